@@ -1,0 +1,3 @@
+"""Stagewire: a model registry with stages, an ordered change log, and deployment agents."""
+
+__version__ = "0.1.0"

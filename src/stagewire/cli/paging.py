@@ -1,0 +1,33 @@
+"""Lists longer than a page: read page by page until the limit, under one unchanged query."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from google.protobuf.message import Message
+
+from stagewire.cli import texts
+
+R = TypeVar("R", bound=Message)
+
+#: What lists show unless told otherwise, as the contract's own page does.
+DEFAULT_LIMIT = 100
+#: The contract's largest page.
+LARGEST_PAGE = 1000
+
+
+def collect(
+    call: Callable[[Any], Any], request: R, rows: Callable[[Any], Any], *, limit: int
+) -> list[Any]:
+    """Call a List RPC until `limit` rows (0: all) are together; says so when there were more."""
+    request.page_size = min(limit or LARGEST_PAGE, LARGEST_PAGE)  # type: ignore[attr-defined]
+    found: list[Any] = []
+    while True:
+        answer = call(request)
+        found.extend(rows(answer))
+        more = answer.next_page_token
+        if limit and (len(found) > limit or (len(found) == limit and more)):
+            texts.remark(f"these are the first {limit}; --limit 0 lists all")
+            return found[:limit]
+        if not more:
+            return found
+        request.page_token = more  # type: ignore[attr-defined]

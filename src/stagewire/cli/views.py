@@ -1,0 +1,443 @@
+"""How each resource of the contract looks to a reader: its columns, its details, its name."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from stagewire import pb
+from stagewire.cli import output
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+M = TypeVar("M", bound=Message)
+
+_STEPS = ((60, 1, "s"), (3600, 60, "min"), (86400, 3600, "h"), (60 * 86400, 86400, "d"))
+
+
+@dataclass(frozen=True, eq=False)
+class Column(Generic[M]):
+    """One column of a table. One that is not `always` shown needs a text in some row."""
+
+    header: str
+    text: Callable[[M], str]
+    right: bool = False
+    always: bool = True
+    whole: bool = True
+    style: Callable[[M], str] | None = None
+
+
+def _nothing(_: Any) -> Iterable["RenderableType"]:
+    return ()
+
+
+@dataclass(frozen=True)
+class View(Generic[M]):
+    """How messages of one kind are printed."""
+
+    plural: str
+    name: Callable[[M], str]
+    columns: Sequence[Column[M]]
+    details: Callable[[M], Iterable[tuple[str, str]]]
+    title: Callable[[M], str] | None = None
+    appendix: Callable[[M], Iterable["RenderableType"]] = _nothing
+    plain: Callable[[M], dict[str, Any]] = output.plain
+
+
+def ago(time: Timestamp, *, now: datetime | None = None) -> str:
+    """Say how long ago something was; '' when it is not known."""
+    if not time.ByteSize():
+        return ""
+    return f"{elapsed((now or datetime.now(UTC)) - time.ToDatetime(UTC))} ago"
+
+
+def elapsed(span: timedelta) -> str:
+    """Say how long something took, in one unit."""
+    seconds = max(span.total_seconds(), 0)
+    for limit, unit, name in _STEPS:
+        if seconds < limit:
+            return f"{int(seconds // unit)} {name}"
+    return (
+        f"{int(seconds // 86400 / 30.44)} mo"
+        if seconds < 730 * 86400
+        else f"{int(seconds // 86400 / 365.25)} y"
+    )
+
+
+def instant(time: Timestamp) -> str:
+    """Write a time to the second, in UTC, and how long ago it was."""
+    if not time.ByteSize():
+        return ""
+    return f"{time.ToDatetime(UTC):%Y-%m-%d %H:%M:%S} UTC ({ago(time)})"
+
+
+def number(value: float) -> str:
+    """Write a measured number to four significant digits."""
+    return f"{value:.4g}"
+
+
+def enum_name(kind: Any, value: int) -> str:
+    """Write an enum's value without its prefix; numbers from a newer server stay numbers."""
+    if value not in kind.values():
+        return str(value)
+    prefix = kind.Name(0).removesuffix("UNSPECIFIED")
+    return str(kind.Name(value)).removeprefix(prefix)
+
+
+def words(texts: Iterable[Any]) -> str:
+    """Join what stands in one cell."""
+    return ", ".join(str(text) for text in texts)
+
+
+def labels(mapping: Mapping[str, Any]) -> str:
+    """Join tags and the like by key."""
+    return words(f"{key}={mapping[key]}" for key in sorted(mapping))
+
+
+def version_or_none(version: int) -> str:
+    """Write a version's number; 0 means none."""
+    return str(version) if version else "-"
+
+
+def status(version: pb.ModelVersion) -> str:
+    """Write how far a version's registration has come."""
+    short = enum_name(pb.ModelVersionStatus, version.status).removesuffix("_REGISTRATION")
+    return "DELETED" if version.deleted else short
+
+
+def metric_values(metrics: Iterable[pb.Metric]) -> str:
+    """Join the latest values of a version's metrics."""
+    return words(f"{_measured(metric)}={number(metric.value)}" for metric in metrics)
+
+
+def _created(time: Timestamp, creator: str) -> str:
+    return f"{instant(time)} by {creator}" if creator else instant(time)
+
+
+def _measured(metric: pb.Metric) -> str:
+    return f"{metric.key}@{metric.dataset}" if metric.dataset else metric.key
+
+
+def _model_details(model: pb.Model) -> Iterable[tuple[str, str]]:
+    return (
+        ("id", model.id),
+        ("namespace", model.namespace),
+        ("owner", model.owner),
+        ("tags", labels(model.tags)),
+        ("description", model.description),
+        ("created", _created(model.create_time, model.creator)),
+        ("updated", instant(model.update_time)),
+        ("revision", str(model.revision)),
+        ("state", "purged" if model.purged else "deleted" if model.deleted else ""),
+    )
+
+
+MODEL: View[pb.Model] = View(
+    plural="models",
+    name=lambda model: model.name,
+    title=lambda model: f"model {model.name}",
+    columns=(
+        Column("MODEL", lambda model: model.name),
+        Column("OWNER", lambda model: model.owner, always=False),
+        Column("TAGS", lambda model: labels(model.tags), always=False, whole=False),
+        Column("UPDATED", lambda model: ago(model.update_time)),
+        Column("DESCRIPTION", lambda model: model.description, always=False, whole=False),
+    ),
+    details=_model_details,
+)
+
+#: A deleted model's name may be taken by another: what scripts pass on is its id.
+DELETED_MODEL: View[pb.Model] = View(
+    plural="models",
+    name=lambda model: model.id,
+    title=MODEL.title,
+    columns=MODEL.columns,
+    details=_model_details,
+)
+
+
+def _found_model_plain(found: pb.GetModelResponse) -> dict[str, Any]:
+    answer = output.plain(found)
+    return {
+        **answer.pop("model", {}),
+        "stages": answer["stages"],
+        "aliases": answer["aliases"],
+        "latest_version": answer["latest_version"],
+    }
+
+
+FOUND_MODEL: View[pb.GetModelResponse] = View(
+    plural="models",
+    name=lambda found: found.model.name,
+    title=lambda found: f"model {found.model.name}",
+    columns=(),
+    details=lambda found: (
+        ("latest", version_or_none(found.latest_version)),
+        *((f"{held.stage}", _holders(held)) for held in found.stages),
+        ("aliases", labels(found.aliases)),
+        *_model_details(found.model),
+    ),
+    plain=_found_model_plain,
+)
+
+
+def _holders(held: pb.StageHolders) -> str:
+    others = [number for number in held.versions if number != held.primary_version]
+    rest = f" (also {words(others)})" if others else ""
+    return f"version {held.primary_version}{rest}"
+
+
+def _datasets(lineage: pb.Lineage, use: "pb.DatasetUse.ValueType") -> str:
+    return words(
+        f"{dataset.name}={dataset.digest}" if dataset.digest else dataset.name
+        for dataset in lineage.datasets
+        if (dataset.use or pb.DATASET_USE_TRAINING) == use
+    )
+
+
+def _parents(lineage: pb.Lineage) -> str:
+    return words(
+        f"{parent.model}/{parent.version}"
+        + (f" ({enum_name(pb.Derivation, parent.derivation).lower()})" if parent.derivation else "")
+        for parent in lineage.parents
+    )
+
+
+def _version_details(version: pb.ModelVersion) -> Iterable[tuple[str, str]]:
+    lineage = version.lineage
+    return (
+        ("status", f"{status(version)} {version.status_message}".rstrip()),
+        ("stages", words(version.stages)),
+        ("aliases", words(version.aliases)),
+        ("source", version.source),
+        ("tags", labels(version.tags)),
+        ("params", labels(version.params)),
+        ("metrics", metric_values(version.metrics)),
+        ("run", " ".join(filter(None, (lineage.run_id, lineage.run_link)))),
+        ("experiment", lineage.experiment),
+        ("commit", " of ".join(filter(None, (lineage.git_commit, lineage.git_repository)))),
+        ("trained on", _datasets(lineage, pb.DATASET_USE_TRAINING)),
+        ("evaluated on", _datasets(lineage, pb.DATASET_USE_EVALUATION)),
+        ("parents", _parents(lineage)),
+        ("flavors", words(version.flavors)),
+        ("signature", version.signature),
+        ("description", version.description),
+        ("digest", version.content_digest),
+        ("created", _created(version.create_time, version.creator)),
+        ("updated", instant(version.update_time)),
+        ("revision", str(version.revision)),
+        ("state", "purged" if version.purged else "deleted" if version.deleted else ""),
+    )
+
+
+_VERSION_COLUMNS: tuple[Column[pb.ModelVersion], ...] = (
+    Column("VERSION", lambda version: str(version.version), right=True),
+    Column("STAGES", lambda version: words(version.stages) or "-"),
+    Column("ALIASES", lambda version: words(version.aliases), always=False),
+    Column(
+        "STATUS",
+        status,
+        style=lambda version: "" if version.status == pb.MODEL_VERSION_STATUS_READY else "yellow",
+    ),
+    Column("METRICS", lambda version: metric_values(version.metrics), always=False, whole=False),
+    Column("TAGS", lambda version: labels(version.tags), always=False, whole=False),
+    Column("RUN", lambda version: version.lineage.run_id, always=False),
+    Column("CREATED", lambda version: ago(version.create_time)),
+    Column("BY", lambda version: version.creator, always=False),
+    Column("SOURCE", lambda version: version.source, always=False, whole=False),
+)
+
+#: Versions of one model, which the reader has named: a number is enough.
+VERSION: View[pb.ModelVersion] = View(
+    plural="versions",
+    name=lambda version: str(version.version),
+    title=lambda version: f"{version.model} version {version.version}",
+    columns=_VERSION_COLUMNS,
+    details=_version_details,
+)
+
+#: Versions of many models.
+ANY_VERSION: View[pb.ModelVersion] = View(
+    plural="versions",
+    name=lambda version: f"{version.model}/{version.version}",
+    title=VERSION.title,
+    columns=(Column("MODEL", lambda version: version.model), *_VERSION_COLUMNS),
+    details=_version_details,
+)
+
+NAMESPACE: View[pb.Namespace] = View(
+    plural="namespaces",
+    name=lambda namespace: namespace.name,
+    title=lambda namespace: f"namespace {namespace.name}",
+    columns=(
+        Column("NAMESPACE", lambda namespace: namespace.name),
+        Column("CREATED", lambda namespace: ago(namespace.create_time)),
+        Column("DESCRIPTION", lambda namespace: namespace.description, always=False, whole=False),
+    ),
+    details=lambda namespace: (
+        ("description", namespace.description),
+        ("created", instant(namespace.create_time)),
+        ("revision", str(namespace.revision)),
+    ),
+)
+
+
+def _occupancy(stage: pb.Stage) -> str:
+    return enum_name(pb.StageOccupancy, stage.occupancy).lower().replace("_", "-")
+
+
+STAGE: View[pb.Stage] = View(
+    plural="stages",
+    name=lambda stage: stage.name,
+    title=lambda stage: f"stage {stage.name}",
+    columns=(
+        Column("POSITION", lambda stage: str(stage.position), right=True),
+        Column("STAGE", lambda stage: stage.name),
+        Column("ACTIVE", lambda stage: "yes" if stage.active else "no"),
+        Column("OCCUPANCY", _occupancy),
+        Column("DISPLACES TO", lambda stage: stage.displace_to or "-"),
+        Column("DESCRIPTION", lambda stage: stage.description, always=False, whole=False),
+    ),
+    details=lambda stage: (
+        ("position", str(stage.position)),
+        ("active", "yes" if stage.active else "no"),
+        ("occupancy", _occupancy(stage)),
+        ("displaces to", stage.displace_to),
+        ("description", stage.description),
+        ("created", instant(stage.create_time)),
+        ("updated", instant(stage.update_time)),
+        ("revision", str(stage.revision)),
+    ),
+)
+
+
+def _left(tenure: pb.StageTenure) -> str:
+    return ago(tenure.left_time) if tenure.left_revision else "still there"
+
+
+TENURE: View[pb.StageTenure] = View(
+    plural="tenures",
+    name=lambda tenure: str(tenure.version),
+    columns=(
+        Column("STAGE", lambda tenure: tenure.stage),
+        Column("VERSION", lambda tenure: str(tenure.version), right=True),
+        Column("ENTERED", lambda tenure: ago(tenure.entered_time)),
+        Column("LEFT", _left),
+        Column("BY", lambda tenure: tenure.entered_by, always=False),
+        Column("HOW", lambda tenure: enum_name(pb.StageEntryCause, tenure.cause).lower()),
+        Column("REASON", lambda tenure: tenure.entered_reason, always=False, whole=False),
+        Column(
+            "REVISIONS", lambda tenure: f"{tenure.entered_revision}-{tenure.left_revision or ''}"
+        ),
+    ),
+    details=lambda _: (),
+)
+
+METRIC: View[pb.Metric] = View(
+    plural="metrics",
+    name=lambda metric: metric.key,
+    columns=(
+        Column("KEY", lambda metric: metric.key),
+        Column("VALUE", lambda metric: number(metric.value), right=True),
+        Column("STEP", lambda metric: str(metric.step), right=True),
+        Column("DATASET", lambda metric: metric.dataset, always=False),
+        Column(
+            "VERSION",
+            lambda metric: str(metric.version) if metric.version else "",
+            right=True,
+            always=False,
+        ),
+        Column("MEASURED", lambda metric: ago(metric.time)),
+    ),
+    details=lambda _: (),
+)
+
+
+def _sync(deployment: pb.Deployment) -> str:
+    if deployment.silent:
+        return "silent"
+    return "in sync" if deployment.in_sync else "drifting"
+
+
+def _lag(deployment: pb.Deployment) -> str:
+    if deployment.lag_revisions < 0:
+        return "unknown"
+    if deployment.lag_revisions and deployment.HasField("lag"):
+        return f"{deployment.lag_revisions} ({elapsed(deployment.lag.ToTimedelta())})"
+    return str(deployment.lag_revisions)
+
+
+DEPLOYMENT: View[pb.Deployment] = View(
+    plural="deployments",
+    name=lambda deployment: f"{deployment.target}:{deployment.model}/{deployment.stage}",
+    columns=(
+        Column("TARGET", lambda deployment: deployment.target),
+        Column("MODEL", lambda deployment: deployment.model),
+        Column("STAGE", lambda deployment: deployment.stage),
+        Column(
+            "DESIRED", lambda deployment: version_or_none(deployment.desired_version), right=True
+        ),
+        Column(
+            "RUNNING", lambda deployment: version_or_none(deployment.running_version), right=True
+        ),
+        Column("STATE", lambda deployment: enum_name(pb.DeploymentState, deployment.state)),
+        Column(
+            "SYNC",
+            _sync,
+            style=lambda deployment: (
+                "green" if deployment.in_sync and not deployment.silent else "red"
+            ),
+        ),
+        Column("LAG", _lag, right=True),
+        Column("REPORTED", lambda deployment: ago(deployment.report_time)),
+        Column("AGENT", lambda deployment: deployment.agent),
+        Column("ERROR", lambda deployment: deployment.error, always=False, whole=False),
+    ),
+    details=lambda _: (),
+)
+
+DEPLOYMENTS: View[pb.GetDeploymentStatusResponse] = View(
+    plural="deployments",
+    name=lambda found: f"{found.in_sync}/{found.total}",
+    columns=(),
+    details=lambda found: (
+        ("deployments", str(found.total)),
+        ("in sync", str(found.in_sync)),
+        ("silent", str(found.silent)),
+    ),
+    appendix=lambda found: (
+        ["", output.table(found.deployments, DEPLOYMENT.columns)] if found.deployments else []
+    ),
+)
+
+HEAD: View[pb.GetHeadResponse] = View(
+    plural="heads",
+    name=lambda head: str(head.revision),
+    columns=(),
+    details=lambda head: (
+        ("revision", str(head.revision)),
+        ("committed", instant(head.commit_time)),
+        ("log", head.log_id),
+        ("compacted up to", str(head.compacted_revision or "")),
+        ("hash", head.head_hash.hex()),
+    ),
+)
+
+LOGGED: View[pb.LogMetricsResponse] = View(
+    plural="points",
+    name=lambda answer: str(answer.logged),
+    columns=(),
+    details=lambda answer: (("new points", str(answer.logged)),),
+)
+
+
+def outcome(effect: pb.StageOutcome) -> str:
+    """Say in one line what a change did to one stage."""
+    parts = [f"version {words(effect.entered)} entered"] if effect.entered else []
+    parts += [f"version {words(effect.left)} left"] if effect.left else []
+    holder = f"version {effect.primary_version}" if effect.primary_version else "empty"
+    return f"{effect.model} {effect.stage}: {'; '.join(parts) or 'as it was'}; now {holder}"

@@ -1,0 +1,248 @@
+"""The synchronous client: the contract's own stubs over a channel that minds the details."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+import grpc
+from modelregistry.v1.audit_service_pb2_grpc import AuditServiceStub
+from modelregistry.v1.deployment_service_pb2_grpc import DeploymentServiceStub
+from modelregistry.v1.metrics_service_pb2_grpc import MetricsServiceStub
+from modelregistry.v1.namespace_service_pb2_grpc import NamespaceServiceStub
+from modelregistry.v1.registry_service_pb2_grpc import RegistryServiceStub
+from modelregistry.v1.stage_service_pb2_grpc import StageServiceStub
+from modelregistry.v1.watch_service_pb2_grpc import WatchServiceStub
+
+from stagewire import pb
+from stagewire.client import channels, errors, interceptors, requests
+from stagewire.client.follower import BACKOFF, Follower
+from stagewire.client.history import History
+from stagewire.client.watch import Watch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from types import TracebackType
+    from typing import Self
+
+    import tenacity
+
+
+class Client:
+    """One connection to a registry, for any number of threads.
+
+    `registry`, `namespaces`, `stages`, `metrics`, `deployments`, `audit` and `watches` are the
+    generated stubs: every unary call takes the contract's request and returns its answer, or
+    raises a `StagewireError`. Left unset, `namespace` and `request_id` are filled, reads never
+    answer with less than this client has seen, and a call ends after `timeout_seconds`.
+
+    `address` defaults to STAGEWIRE_ADDRESS, else 127.0.0.1:50051; `token` to STAGEWIRE_TOKEN.
+    With `credentials` the channel is TLS. When the registry lost history, the read that noticed
+    raises `HistoryLost`, or `on_history_lost` is called and the read answers.
+    """
+
+    def __init__(
+        self,
+        address: str | None = None,
+        *,
+        namespace: str = "",
+        token: str | None = None,
+        timeout_seconds: float = 30.0,
+        on_history_lost: Callable[[errors.HistoryLost], object] | None = None,
+        credentials: grpc.ChannelCredentials | None = None,
+    ) -> None:
+        """Prepare the channel; it connects with the first call."""
+        self.address = channels.address_or_default(address)
+        self.namespace = namespace
+        self._history = History()
+        self._metadata = interceptors.authorization(channels.token_or_default(token))
+        self._channel = (
+            grpc.insecure_channel(self.address, channels.OPTIONS)
+            if credentials is None
+            else grpc.secure_channel(self.address, credentials, channels.OPTIONS)
+        )
+        outgoing = interceptors.Outgoing(
+            self._history, namespace=namespace, on_history_lost=on_history_lost
+        )
+        channel = grpc.intercept_channel(
+            self._channel,
+            interceptors.UnaryCalls(
+                outgoing, timeout_seconds=timeout_seconds, metadata=self._metadata
+            ),
+        )
+        self.registry = RegistryServiceStub(channel)
+        self.namespaces = NamespaceServiceStub(channel)
+        self.stages = StageServiceStub(channel)
+        self.metrics = MetricsServiceStub(channel)
+        self.deployments = DeploymentServiceStub(channel)
+        self.audit = AuditServiceStub(channel)
+        self.watches = WatchServiceStub(channel)
+
+    def __enter__(self) -> Self:
+        """Return the client itself."""
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection, ending calls and watches that still run."""
+        self._channel.close()
+
+    @property
+    def last_seen_revision(self) -> int:
+        """The highest revision seen, which no read answers below."""
+        return self._history.mark.revision
+
+    def resolve(
+        self,
+        model: str,
+        *,
+        version: int = 0,
+        stage: str = "",
+        alias: str = "",
+        include_metrics: bool = False,
+    ) -> pb.ModelVersion:
+        """Return the version that a number, a stage, an alias or none of them (the newest) means.
+
+        `model` may be a `models:/` URI instead. Refuses as ResolveModelVersion.
+        """
+        return self.registry.ResolveModelVersion(
+            requests.resolve(
+                model, version=version, stage=stage, alias=alias, include_metrics=include_metrics
+            )
+        ).version
+
+    def create_version(
+        self,
+        model: str,
+        *,
+        source: str = "",
+        metrics: requests.Metrics = (),
+        tags: Mapping[str, str] | None = None,
+        params: Mapping[str, str] | None = None,
+        lineage: pb.Lineage | None = None,
+        signature: str = "",
+        flavors: Iterable[str] = (),
+        description: str = "",
+        reason: str = "",
+        create_model: bool = True,
+    ) -> pb.ModelVersion:
+        """Register the next version of a model, and the model when there is none.
+
+        Refuses as CreateModelVersion, and as CreateModel for the model.
+        """
+        request = requests.create_version(
+            model,
+            source=source,
+            metrics=metrics,
+            tags=tags,
+            params=params,
+            lineage=lineage,
+            signature=signature,
+            flavors=flavors,
+            description=description,
+            reason=reason,
+        )
+        try:
+            return self.registry.CreateModelVersion(request).version
+        except errors.ModelNotFound:
+            if not create_model:
+                raise
+        with contextlib.suppress(errors.ModelExists):
+            self.registry.CreateModel(
+                pb.CreateModelRequest(model=pb.Model(name=model), reason=reason)
+            )
+        return self.registry.CreateModelVersion(request).version
+
+    def promote(
+        self,
+        model: str,
+        version: int,
+        stage: str,
+        *,
+        displace: pb.Displacement.ValueType = pb.DISPLACEMENT_UNSPECIFIED,
+        leave_other_stages: bool = False,
+        expected_revision: int = 0,
+        reason: str = "",
+    ) -> pb.TransitionStageResponse:
+        """Move a version into a stage; the answer says whom that displaced.
+
+        Refuses as TransitionStage.
+        """
+        return self.stages.TransitionStage(
+            pb.TransitionStageRequest(
+                model=model,
+                version=version,
+                stage=stage,
+                displace=displace,
+                leave_other_stages=leave_other_stages,
+                expected_revision=expected_revision,
+                reason=reason,
+            )
+        )
+
+    def rollback(self, model: str, stage: str, *, reason: str = "") -> pb.RollbackStageResponse:
+        """Restore the holders that a stage had before its last change. Refuses as RollbackStage."""
+        return self.stages.RollbackStage(
+            pb.RollbackStageRequest(model=model, stage=stage, reason=reason)
+        )
+
+    def log_metrics(
+        self,
+        model: str,
+        version: int,
+        metrics: requests.Metrics,
+        *,
+        step: int = 0,
+        dataset: str = "",
+    ) -> int:
+        """Add points to a version's metrics; return how many were new. Refuses as LogMetrics."""
+        return self.metrics.LogMetrics(
+            requests.log_metrics(model, version, metrics, step=step, dataset=dataset)
+        ).logged
+
+    def watch(
+        self,
+        filter: pb.WatchFilter | None = None,  # noqa: A002 - the field's name in the contract
+        *,
+        models: Iterable[str] = (),
+        model_prefix: str = "",
+        stages: Iterable[str] = (),
+        namespaces: Iterable[str] = (),
+        kinds: Iterable[pb.ChangeKind.ValueType | str] = (),
+        cursor: bytes = b"",
+        start: str = "snapshot",
+        snapshot_on_reset: bool = True,
+        reconnect: bool = True,
+        backoff: tenacity.wait.wait_base = BACKOFF,
+    ) -> Watch:
+        """Follow what matches the filter, from `cursor`, else from `start`, for ever.
+
+        `start` is "snapshot" (the present state first), "beginning" (the whole log) or "now".
+        Without `snapshot_on_reset` a cursor that can't be resumed is refused as Watch says.
+        """
+        request = requests.watch(
+            filter,
+            models=models,
+            model_prefix=model_prefix,
+            stages=stages,
+            namespaces=namespaces,
+            kinds=kinds,
+            cursor=cursor,
+            start=start,
+            snapshot_on_reset=snapshot_on_reset,
+            namespace=self.namespace,
+        )
+        return Watch(
+            self.watches.Watch,
+            Follower(self._history, request, backoff=backoff),
+            metadata=self._metadata,
+            reconnect=reconnect,
+        )

@@ -1,0 +1,1 @@
+"""The rules: what each RPC means, as functions from a transaction and a request to an answer."""

@@ -1,0 +1,114 @@
+"""What every change records: the change itself, and what it is found by before and after."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from stagewire import pb
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from stagewire.store.transactions import Tx
+
+
+def keys(
+    namespace: str,
+    *,
+    models: Iterable[str] = (),
+    stages: Iterable[str] = (),
+    aliases: Iterable[str] = (),
+) -> pb.MatchKeys:
+    """Build the keys that filters and grants look at."""
+    return pb.MatchKeys(namespace=namespace, models=models, stages=stages, aliases=aliases)
+
+
+def version_keys(state: pb.ModelVersion) -> pb.MatchKeys:
+    """Build the keys of a version as it stands."""
+    return keys(
+        state.namespace, models=[state.model], stages=state.stages, aliases=state.aliases
+    )
+
+
+def record_namespace(tx: Tx, kind: pb.ChangeKind, state: pb.Namespace) -> None:
+    """Record a change of a namespace."""
+    found = keys(state.name)
+    gone = kind == pb.CHANGE_KIND_NAMESPACE_DELETED
+    new = kind == pb.CHANGE_KIND_NAMESPACE_CREATED
+    change = pb.Change(
+        kind=kind,
+        delivery=pb.CHANGE_DELIVERY_FULL,
+        namespace=state.name,
+        namespace_state=state,
+    )
+    _record(tx, change, before=None if new else found, after=None if gone else found)
+
+
+def record_stage(tx: Tx, kind: pb.ChangeKind, state: pb.Stage) -> None:
+    """Record a change of a stage's definition."""
+    found = keys(state.namespace, stages=[state.name])
+    gone = kind == pb.CHANGE_KIND_STAGE_DELETED
+    new = kind == pb.CHANGE_KIND_STAGE_CREATED
+    change = pb.Change(
+        kind=kind,
+        delivery=pb.CHANGE_DELIVERY_FULL,
+        namespace=state.namespace,
+        stage=state.name,
+        stage_state=state,
+    )
+    _record(tx, change, before=None if new else found, after=None if gone else found)
+
+
+def record_model(
+    tx: Tx,
+    kind: pb.ChangeKind,
+    state: pb.Model,
+    *,
+    before: pb.MatchKeys | None,
+    after: pb.MatchKeys | None,
+    previous: str = "",
+) -> None:
+    """Record a change of a model itself."""
+    change = pb.Change(
+        kind=kind,
+        delivery=pb.CHANGE_DELIVERY_FULL,
+        namespace=state.namespace,
+        model=state.name,
+        model_id=state.id,
+        model_state=state,
+        previous_model=previous,
+    )
+    _record(tx, change, before=before, after=after)
+
+
+def record_version(
+    tx: Tx,
+    kind: pb.ChangeKind,
+    state: pb.ModelVersion,
+    *,
+    before: pb.MatchKeys | None,
+    after: pb.MatchKeys | None,
+    entered: Iterable[str] = (),
+    left: Iterable[str] = (),
+    primaries: Iterable[pb.StagePrimary] = (),
+) -> None:
+    """Record a change of a version, its stages and aliases included."""
+    change = pb.Change(
+        kind=kind,
+        delivery=pb.CHANGE_DELIVERY_FULL,
+        namespace=state.namespace,
+        model=state.model,
+        model_id=state.model_id,
+        version=state.version,
+        version_state=state,
+        entered_stages=entered,
+        left_stages=left,
+        primaries=primaries,
+    )
+    _record(tx, change, before=before, after=after)
+
+
+def _record(
+    tx: Tx, change: pb.Change, *, before: pb.MatchKeys | None, after: pb.MatchKeys | None
+) -> None:
+    tx.records.append(pb.ChangeRecord(before=before, after=after, change=change))

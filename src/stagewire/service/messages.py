@@ -1,0 +1,188 @@
+"""Rows to messages: one function for each resource, and the marks that stand for "now".
+
+What this transaction changed carries no revision and no time of it: they are known only when the
+log's head is taken. `fill` writes them into the answer afterwards; watchers fill them by
+themselves from the transaction they came in.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from stagewire import pb
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import sqlalchemy as sa
+    from google.protobuf.message import Message
+
+    from stagewire.store.transactions import Tx
+
+_MICROS = 1_000_000
+
+
+@dataclass(slots=True)
+class Satellites:
+    """What a version has in rows of their own."""
+
+    tags: dict[str, str] = field(default_factory=dict)
+    params: dict[str, str] = field(default_factory=dict)
+    datasets: list[pb.Dataset] = field(default_factory=list)
+    parents: list[pb.ParentVersion] = field(default_factory=list)
+    stages: list[str] = field(default_factory=list)
+    aliases: list[str] = field(default_factory=list)
+
+
+def timestamp(micros: int) -> Timestamp:
+    """Make a Timestamp of microseconds since 1970."""
+    return Timestamp(seconds=micros // _MICROS, nanos=micros % _MICROS * 1000)
+
+
+def micros(time: Timestamp) -> int:
+    """Make microseconds since 1970 of a Timestamp."""
+    return time.seconds * _MICROS + time.nanos // 1000
+
+
+def _stamp(message: Any, row: Any, tx: Tx) -> None:
+    """Set revision and times, except those that are this transaction's."""
+    if row.create_time != tx.time:
+        message.create_time.CopyFrom(timestamp(row.create_time))
+    if row.revision != tx.revision:
+        message.revision = row.revision
+        message.update_time.CopyFrom(timestamp(row.update_time))
+
+
+def namespace(tx: Tx, row: sa.Row[Any]) -> pb.Namespace:
+    """Map a namespace."""
+    message = pb.Namespace(name=row.name, description=row.description)
+    _stamp(message, row, tx)
+    return message
+
+
+def stage(tx: Tx, row: Any) -> pb.Stage:
+    """Map a stage."""
+    message = pb.Stage(
+        namespace=row.namespace,
+        name=row.name,
+        description=row.description,
+        position=row.position,
+        active=row.active,
+        occupancy=row.occupancy,
+        displace_to=row.displace_to,
+    )
+    _stamp(message, row, tx)
+    return message
+
+
+def model(tx: Tx, row: Any, tags: Mapping[str, str]) -> pb.Model:
+    """Map a model and its tags."""
+    message = pb.Model(
+        namespace=row.namespace,
+        name=row.name,
+        id=row.id,
+        description=row.description,
+        tags=tags,
+        owner=row.owner,
+        creator=row.creator,
+        deleted=row.deleted,
+        purged=row.purged,
+    )
+    _stamp(message, row, tx)
+    return message
+
+
+def version(
+    tx: Tx, row: Any, owner: Any, satellites: Satellites, metrics: Sequence[pb.Metric] = ()
+) -> pb.ModelVersion:
+    """Map a version with its model's name and what it has in rows of their own."""
+    lineage = pb.Lineage(
+        run_id=row.run_id,
+        run_link=row.run_link,
+        experiment=row.experiment,
+        git_commit=row.git_commit,
+        git_repository=row.git_repository,
+        datasets=satellites.datasets,
+        parents=satellites.parents,
+    )
+    message = pb.ModelVersion(
+        namespace=row.namespace,
+        model=owner.name,
+        model_id=row.model_id,
+        version=row.number,
+        source=row.source,
+        status=row.status,
+        status_message=row.status_message,
+        description=row.description,
+        tags=satellites.tags,
+        params=satellites.params,
+        signature=row.signature,
+        flavors=json.loads(row.flavors) if row.flavors else (),
+        lineage=lineage if lineage.ByteSize() else None,
+        stages=satellites.stages,
+        aliases=satellites.aliases,
+        metrics=metrics,
+        content_digest=row.content_digest,
+        creator=row.creator,
+        deleted=row.deleted,
+        purged=row.purged,
+    )
+    _stamp(message, row, tx)
+    return message
+
+
+def metric(row: Any, *, number: int = 0) -> pb.Metric:
+    """Map a metric's point; a NULL value is NaN."""
+    return pb.Metric(
+        key=row.key,
+        value=math.nan if row.value is None else row.value,
+        step=row.step,
+        time=timestamp(row.time),
+        dataset=row.dataset,
+        version=number,
+    )
+
+
+def tenure(row: Any) -> pb.StageTenure:
+    """Map one version's time in one stage."""
+    return pb.StageTenure(
+        stage=row.stage,
+        version=row.number,
+        entered_revision=row.entered_revision,
+        entered_time=timestamp(row.entered_time),
+        entered_by=row.entered_by,
+        entered_reason=row.entered_reason,
+        cause=row.cause,
+        left_revision=row.left_revision or 0,
+        left_time=None if row.left_time is None else timestamp(row.left_time),
+        left_by=row.left_by,
+        left_reason=row.left_reason,
+    )
+
+
+def fill(answer: Message, revision: int, commit_time: int) -> None:
+    """Write this transaction's revision and time where they were left out of an answer."""
+    moment = timestamp(commit_time)
+    for descriptor, value in answer.ListFields():
+        if descriptor.message_type is None or descriptor.message_type.GetOptions().map_entry:
+            continue
+        items = [value] if hasattr(value, "ListFields") else value
+        for item in items:
+            if isinstance(item, (pb.Namespace, pb.Stage, pb.Model, pb.ModelVersion)):
+                fill_resource(item, revision, moment)
+
+
+def fill_resource(
+    item: pb.Namespace | pb.Stage | pb.Model | pb.ModelVersion, revision: int, moment: Timestamp
+) -> None:
+    """Write a transaction's revision and time into one resource that it changed."""
+    if not item.HasField("create_time"):
+        item.create_time.CopyFrom(moment)
+    if item.revision == 0:
+        item.revision = revision
+        item.update_time.CopyFrom(moment)

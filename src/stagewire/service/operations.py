@@ -1,0 +1,227 @@
+"""What makes a service function an RPC: `read` and `write` open the transaction around it.
+
+The transaction boundary is here and nowhere else. A use case is `(tx, request) -> answer`; the
+wrapper checks the request's limits, looks for a stored answer, runs the use case as often as the
+database asks for it, stores the answer, appends the event and lets `Database` commit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+
+import sqlalchemy as sa
+from google.protobuf.message import Message
+
+from stagewire import errors
+from stagewire.service import limits, messages
+from stagewire.store import events, schema
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from stagewire.service.callers import Caller
+    from stagewire.service.registry import Registry
+    from stagewire.store.database import Database
+    from stagewire.store.transactions import Tx
+
+Request = TypeVar("Request", bound=Message)
+Answer = TypeVar("Answer", bound=Message)
+
+REQUEST_KEPT_SECONDS = 24 * 3600
+
+_STORED = sa.select(schema.Request).where(
+    schema.Request.caller == sa.bindparam("caller"),
+    schema.Request.request_id == sa.bindparam("request_id"),
+)
+_EXPIRED = sa.delete(schema.Request).where(schema.Request.time < sa.bindparam("before"))
+_HEAD = sa.select(schema.LogHead.revision, schema.LogHead.commit_time)
+
+
+class _Answered(Exception):  # noqa: N818  # it ends a use case early, with a good answer
+    """The use case is over, and what it wrote must not stay."""
+
+    def __init__(self, answer: Message) -> None:
+        super().__init__()
+        self.answer = answer
+
+
+class Operation(Generic[Request, Answer]):
+    """One RPC of the table of contents: call it with a request and a caller."""
+
+    def __init__(self, work: Callable[[Tx, Request], Answer]) -> None:
+        self.work = work
+        self.name = ""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    @overload
+    def __get__(self, registry: None, owner: type) -> Operation[Request, Answer]: ...
+    @overload
+    def __get__(
+        self, registry: Registry, owner: type
+    ) -> Callable[[Request, Caller], Answer]: ...
+    def __get__(
+        self, registry: Registry | None, owner: type
+    ) -> Operation[Request, Answer] | Callable[[Request, Caller], Answer]:
+        if registry is None:
+            return self
+
+        def call(request: Request, caller: Caller) -> Answer:
+            limits.check(request)
+            if caller.deadline is not None and time.monotonic() > caller.deadline:
+                raise errors.RegistryError(
+                    "DEADLINE_PASSED", "the deadline had passed before work began; nothing was done"
+                )
+            return self.run(registry, request, caller)
+
+        return call
+
+    def run(self, registry: Registry, request: Request, caller: Caller) -> Answer:
+        """Do it."""
+        raise NotImplementedError
+
+
+class Read(Operation[Request, Answer]):
+    """Answers from one consistent view, not older than the request's `min_revision`."""
+
+    def run(self, registry: Registry, request: Request, caller: Caller) -> Answer:
+        """Run the use case on a read-only view and mark the answer with its revision."""
+
+        def work(tx: Tx) -> Answer:
+            tx.actor = caller.name
+            answer = self.work(tx, request)
+            if "revision" in answer.DESCRIPTOR.fields_by_name and not _revision(answer):
+                _set_revision(answer, tx.head)
+            return answer
+
+        return registry.database.read(work, min_revision=getattr(request, "min_revision", 0))
+
+
+class Write(Operation[Request, Answer]):
+    """Changes the registry: one use case, one transaction, at most one revision."""
+
+    def run(self, registry: Registry, request: Request, caller: Caller) -> Answer:
+        """Run the use case to its commit, or answer from the stored one."""
+        request_id: str = getattr(request, "request_id", "")
+        digest = _digest(request) if request_id else b""
+
+        def stored(tx: Tx) -> None:
+            row = tx.row(_STORED, caller=caller.name, request_id=request_id)
+            if row is None:
+                return
+            if row.time < time.time_ns() // 1000 - REQUEST_KEPT_SECONDS * 1_000_000:
+                tx.delete(schema.Request, caller=caller.name, request_id=request_id)
+                return
+            if row.method != self.name or row.request_hash != digest:
+                raise errors.invalid(
+                    "request_id",
+                    f"was used for another {row.method} request; give each request its own",
+                    reason="REQUEST_ID_REUSED",
+                )
+            raise _Answered(self._replayed(request, row))
+
+        def work(tx: Tx) -> tuple[Answer, int, int]:
+            tx.actor = caller.name
+            tx.reason = getattr(request, "reason", "")
+            if request_id:
+                stored(tx)
+                if tx.postgresql:
+                    tx.locked = lambda: stored(tx)
+            answer = self.work(tx, request)
+            if getattr(request, "validate_only", False):
+                raise _Answered(answer)
+            return self._finish(tx, answer, caller, request_id, digest)
+
+        try:
+            answer, revision, commit_time = registry.database.write(work, deadline=caller.deadline)
+        except _Answered as early:
+            return early.answer  # type: ignore[return-value]  # made by this operation
+        _complete(answer, revision, commit_time)
+        return answer
+
+    def _finish(
+        self, tx: Tx, answer: Answer, caller: Caller, request_id: str, digest: bytes
+    ) -> tuple[Answer, int, int]:
+        """Store the answer and append the event, which is the last statement."""
+        revision, commit_time = tx.revision, tx.time
+        if not tx.records and "revision" in answer.DESCRIPTOR.fields_by_name:
+            revision, commit_time = tx.rows(_HEAD)[0]
+        if request_id:
+            tx.insert(
+                schema.Request,
+                caller=caller.name,
+                request_id=request_id,
+                method=self.name,
+                request_hash=digest,
+                answer=answer.SerializeToString(),
+                revision=revision,
+                time=tx.time if tx.records else time.time_ns() // 1000,
+            )
+        if tx.records:
+            revision = events.append(tx, request_id=request_id, method=self.name)
+            commit_time = tx.commit_time
+        return answer, revision, commit_time
+
+    def _replayed(self, request: Request, row: sa.Row[Any]) -> Message:
+        answer = answer_class(request)()
+        answer.ParseFromString(row.answer)
+        _complete(answer, row.revision, row.time)
+        return answer
+
+
+class Note(Operation[Request, Answer]):
+    """Writes what is too frequent for the log and repeatable by its own keys."""
+
+    def run(self, registry: Registry, request: Request, caller: Caller) -> Answer:
+        """Run the use case in a transaction that takes no revision."""
+
+        def work(tx: Tx) -> Answer:
+            tx.actor = caller.name
+            return self.work(tx, request)
+
+        return registry.database.write(work, deadline=caller.deadline)
+
+
+def forget_old_requests(tx: Tx) -> int:
+    """Delete stored answers that are no longer promised; answers how many."""
+    return tx.run(_EXPIRED, {"before": time.time_ns() // 1000 - REQUEST_KEPT_SECONDS * 1_000_000})
+
+
+def answer_class(request: Message) -> type[Any]:
+    """Find the message that answers `request`, by the contract's naming rule."""
+    from stagewire import pb
+
+    found: type[Any] = getattr(pb, type(request).__name__.removesuffix("Request") + "Response")
+    return found
+
+
+def _digest(request: Message) -> bytes:
+    return hashlib.sha256(request.SerializeToString(deterministic=True)).digest()
+
+
+def _complete(answer: Message, revision: int, commit_time: int) -> None:
+    messages.fill(answer, revision, commit_time)
+    if "revision" in answer.DESCRIPTOR.fields_by_name:
+        _set_revision(answer, revision)
+
+
+def _revision(answer: Message) -> int:
+    return getattr(answer, "revision", 0)
+
+
+def _set_revision(answer: Message, revision: int) -> None:
+    answer.revision = revision  # type: ignore[attr-defined]  # checked by the caller
+
+
+def bootstrap(database: Database, work: Callable[[Tx], bool]) -> None:
+    """Run a use case of the server's own, as the actor `stagewire`."""
+
+    def use_case(tx: Tx) -> None:
+        tx.actor = "stagewire"
+        if work(tx):
+            events.append(tx, request_id="", method="Bootstrap")
+
+    database.write(use_case)

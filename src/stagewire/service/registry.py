@@ -1,0 +1,95 @@
+"""The table of contents: every RPC, one line each. Every edge comes in through here.
+
+If an edge needs two writes to be one, the contract lacks an RPC: add it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from stagewire.service import (
+    aliases,
+    audit,
+    deployments,
+    metrics,
+    models,
+    namespaces,
+    stages,
+    transitions,
+    versions,
+)
+from stagewire.service.operations import Note as note
+from stagewire.service.operations import Read as read
+from stagewire.service.operations import Write as write
+from stagewire.service.operations import bootstrap, forget_old_requests
+
+if TYPE_CHECKING:
+    from stagewire.store.database import Database
+
+
+class Registry:
+    """All operations on one database: `registry.GetModel(request, caller)`."""
+
+    CreateNamespace = write(namespaces.create)
+    GetNamespace = read(namespaces.get)
+    ListNamespaces = read(namespaces.list_)
+    DeleteNamespace = write(namespaces.delete)
+
+    CreateModel = write(models.create)
+    GetModel = read(models.get)
+    ListModels = read(models.list_)
+    UpdateModel = write(models.update)
+    RenameModel = write(models.rename)
+    DeleteModel = write(models.delete)
+    UndeleteModel = write(models.undelete)
+    PurgeModel = write(models.purge)
+    SetModelTags = write(models.set_tags)
+    DeleteModelTags = write(models.delete_tags)
+
+    CreateModelVersion = write(versions.create)
+    GetModelVersion = read(versions.get)
+    ListModelVersions = read(versions.list_)
+    UpdateModelVersion = write(versions.update)
+    DeleteModelVersion = write(versions.delete)
+    UndeleteModelVersion = write(versions.undelete)
+    PurgeModelVersion = write(versions.purge)
+    SetModelVersionTags = write(versions.set_tags)
+    DeleteModelVersionTags = write(versions.delete_tags)
+    CopyModelVersion = write(versions.copy)
+    ResolveModelVersion = read(versions.resolve)
+
+    SetAlias = write(aliases.set_)
+    DeleteAlias = write(aliases.delete)
+
+    CreateStage = write(stages.create)
+    UpdateStage = write(stages.update)
+    ListStages = read(stages.list_)
+    DeleteStage = write(stages.delete)
+    TransitionStage = write(transitions.transition)
+    BatchTransitionStages = write(transitions.batch)
+    RemoveFromStage = write(transitions.remove)
+    RollbackStage = write(transitions.rollback)
+    GetStageHistory = read(transitions.list_history)
+
+    LogMetrics = note(metrics.log)
+    ListMetrics = read(metrics.list_)
+
+    GetHead = read(audit.head)
+    ListEvents = read(audit.list_events)
+    VerifyLog = read(audit.verify)
+
+    ReportStatus = note(deployments.report)
+    ListDeployments = read(deployments.list_)
+    GetDeploymentStatus = read(deployments.status)
+
+    def __init__(self, database: Database) -> None:
+        """Serve from `database`, whose schema is up to date."""
+        self.database = database
+
+    def bootstrap(self) -> None:
+        """Write the log's first event, the `default` namespace, unless it is there."""
+        bootstrap(self.database, namespaces.ensure_default)
+
+    def tidy(self) -> int:
+        """Forget stored answers that are no longer promised; answers how many."""
+        return self.database.write(forget_old_requests)

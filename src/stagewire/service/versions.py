@@ -1,0 +1,594 @@
+"""Model versions: registered once, numbered inside the transaction, never numbered twice."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from functools import cache
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from stagewire import errors, names, pb
+from stagewire.service import history, limits, messages, metrics, transitions
+from stagewire.service.messages import Satellites
+from stagewire.store import filters, lookup, pages, schema
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+
+    from stagewire.store.transactions import Tx
+
+_UPDATABLE = frozenset({"description", "status", "status_message"})
+_ERASED: dict[str, Any] = {
+    "source": "",
+    "status_message": "",
+    "description": "",
+    "signature": "",
+    "flavors": "",
+    "run_id": "",
+    "run_link": "",
+    "experiment": "",
+    "git_commit": "",
+    "git_repository": "",
+}
+_SATELLITE_TABLES = (
+    schema.VersionTag,
+    schema.VersionParam,
+    schema.VersionDataset,
+    schema.VersionParent,
+)
+_DATASETS = (
+    sa.select(schema.VersionDataset)
+    .where(
+        sa.tuple_(schema.VersionDataset.model_id, schema.VersionDataset.number).in_(
+            sa.bindparam("keys", expanding=True)
+        )
+    )
+    .order_by(schema.VersionDataset.position)
+)
+_PARENTS = (
+    sa.select(schema.VersionParent)
+    .where(
+        sa.tuple_(schema.VersionParent.model_id, schema.VersionParent.number).in_(
+            sa.bindparam("keys", expanding=True)
+        )
+    )
+    .order_by(schema.VersionParent.position)
+)
+
+
+def create(tx: Tx, request: pb.CreateModelVersionRequest) -> pb.CreateModelVersionResponse:
+    """Register the next version of a model. Refuses VERSION_NOT_FOUND for a parent."""
+    space = names.namespace_or_default(request.namespace)
+    owner = lookup.model_to_change(tx, space, request.model)
+    state = _add(tx, owner, request.version)
+    metrics.add(tx, owner.id, state.version, request.metrics)
+    return pb.CreateModelVersionResponse(version=state)
+
+
+def copy(tx: Tx, request: pb.CopyModelVersionRequest) -> pb.CopyModelVersionResponse:
+    """Register a copy of a version under another model, with the original as its parent."""
+    space = names.namespace_or_default(request.namespace)
+    target = lookup.model_to_change(tx, space, request.target_model)
+    origin, row = lookup.numbered(tx, space, request.model, request.version)
+    if origin.name != names.lookup_model(request.model):
+        lookup.model_to_change(tx, space, request.model)
+    wanted = states(tx, {origin.id: origin}, [row])[0]
+    parent = pb.ParentVersion(
+        model=origin.name, version=row.number, derivation=pb.DERIVATION_COPIED
+    )
+    wanted.lineage.parents.append(parent)
+    return pb.CopyModelVersionResponse(version=_add(tx, target, wanted))
+
+
+def _add(tx: Tx, owner: lookup.Row, wanted: pb.ModelVersion) -> pb.ModelVersion:
+    """Give the next number and insert what is wanted under it."""
+    number = owner.next_number
+    tx.update(schema.Model, {"id": owner.id}, next_number=number + 1)
+    parents = [_parent(tx, owner, parent) for parent in wanted.lineage.parents]
+    satellites = Satellites(
+        tags=dict(wanted.tags),
+        params=dict(wanted.params),
+        datasets=list(wanted.lineage.datasets),
+        parents=parents,
+    )
+    values: dict[str, Any] = {
+        "model_id": owner.id,
+        "number": number,
+        "namespace": owner.namespace,
+        "source": wanted.source,
+        "status": wanted.status or pb.MODEL_VERSION_STATUS_READY,
+        "status_message": wanted.status_message,
+        "description": wanted.description,
+        "signature": wanted.signature,
+        "flavors": json.dumps(list(wanted.flavors)) if wanted.flavors else "",
+        "run_id": wanted.lineage.run_id,
+        "run_link": wanted.lineage.run_link,
+        "experiment": wanted.lineage.experiment,
+        "git_commit": wanted.lineage.git_commit,
+        "git_repository": wanted.lineage.git_repository,
+        "content_digest": content_digest(wanted, parents),
+        "creator": tx.actor,
+        "deleted": False,
+        "purged": False,
+        "revision": tx.revision,
+        "create_time": tx.time,
+        "update_time": tx.time,
+    }
+    tx.insert(schema.Version, **values)
+    _insert_satellites(tx, owner.id, number, satellites)
+    state = messages.version(tx, SimpleNamespace(**values), owner, satellites)
+    history.record_version(
+        tx,
+        pb.CHANGE_KIND_VERSION_CREATED,
+        state,
+        before=None,
+        after=history.version_keys(state),
+    )
+    return state
+
+
+def _parent(tx: Tx, owner: lookup.Row, parent: pb.ParentVersion) -> pb.ParentVersion:
+    model, row = lookup.numbered(tx, owner.namespace, parent.model, parent.version)
+    return pb.ParentVersion(
+        model=names.lookup_model(parent.model),
+        version=row.number,
+        derivation=parent.derivation,
+        model_id=model.id,
+    )
+
+
+def _insert_satellites(tx: Tx, model_id: str, number: int, satellites: Satellites) -> None:
+    key = {"model_id": model_id, "number": number}
+    for table, pairs in (
+        (schema.VersionTag, satellites.tags),
+        (schema.VersionParam, satellites.params),
+    ):
+        tx.insert_many(table, [{**key, "key": k, "value": v} for k, v in pairs.items()])
+    tx.insert_many(
+        schema.VersionDataset,
+        [
+            {
+                **key,
+                "position": position,
+                "name": dataset.name,
+                "digest": dataset.digest,
+                "use": dataset.use,
+                "source": dataset.source,
+            }
+            for position, dataset in enumerate(satellites.datasets)
+        ],
+    )
+    tx.insert_many(
+        schema.VersionParent,
+        [
+            {
+                **key,
+                "position": position,
+                "parent_model": parent.model,
+                "parent_id": parent.model_id,
+                "parent_number": parent.version,
+                "derivation": parent.derivation,
+            }
+            for position, parent in enumerate(satellites.parents)
+        ],
+    )
+
+
+def content_digest(wanted: pb.ModelVersion, parents: Sequence[pb.ParentVersion]) -> str:
+    """Hash what a version is, so that an approval can be bound to it.
+
+    Source, params, signature, flavors and lineage, as one deterministic message; tags,
+    descriptions and stages are not part of it.
+    """
+    content = pb.ModelVersion(
+        source=wanted.source,
+        params=wanted.params,
+        signature=wanted.signature,
+        flavors=wanted.flavors,
+        lineage=wanted.lineage,
+    )
+    del content.lineage.parents[:]
+    content.lineage.parents.extend(parents)
+    return hashlib.sha256(content.SerializeToString(deterministic=True)).hexdigest()
+
+
+def get(tx: Tx, request: pb.GetModelVersionRequest) -> pb.GetModelVersionResponse:
+    """Return one version."""
+    space = names.namespace_or_default(request.namespace)
+    owner, row = lookup.numbered(tx, space, request.model, request.version)
+    state = states(tx, {owner.id: owner}, [row], with_metrics=request.include_metrics)[0]
+    return pb.GetModelVersionResponse(version=state)
+
+
+def resolve(tx: Tx, request: pb.ResolveModelVersionRequest) -> pb.ResolveModelVersionResponse:
+    """Return the version that a number, stage, alias or "latest" means now."""
+    space = names.namespace_or_default(request.namespace)
+    owner, row = _resolved(tx, space, request)
+    state = states(tx, {owner.id: owner}, [row], with_metrics=request.include_metrics)[0]
+    return pb.ResolveModelVersionResponse(version=state)
+
+
+def _resolved(
+    tx: Tx, space: str, request: pb.ResolveModelVersionRequest
+) -> tuple[lookup.Row, lookup.Row]:
+    name, selector = request.model, request.WhichOneof("selector")
+    value: Any = getattr(request, selector) if selector else ""
+    if selector == "uri":
+        if name:
+            raise errors.invalid("model", "give either model or uri, not both")
+        name, meant = names.parse_models_uri(request.uri)
+        selector, value = next(((k, v) for k, v in meant._asdict().items() if v), (None, ""))
+    if not name:
+        raise errors.invalid("model", "is required: name the model, or give a models:/ uri")
+    if selector == "version":
+        return lookup.numbered(tx, space, name, value)
+    owner = lookup.model(tx, space, name)
+    if selector == "stage":
+        stage = lookup.stage(tx, space, value)
+        number = tx.scalar(_PRIMARY, model_id=owner.id, stage_key=stage.key)
+        if number is None:
+            raise errors.not_found(
+                "STAGE_EMPTY",
+                "stage",
+                stage.name,
+                f"no version of model {owner.name!r} is in stage {stage.name!r}",
+            )
+    elif selector == "alias":
+        number = tx.scalar(_ALIASED, model_id=owner.id, alias=value)
+        if number is None:
+            raise errors.not_found(
+                "ALIAS_NOT_FOUND",
+                "alias",
+                value,
+                f"model {owner.name!r} has no alias {value!r}",
+            )
+    else:
+        number = tx.scalar(_LATEST, model_id=owner.id)
+        if number is None:
+            raise errors.not_found(
+                "VERSION_NOT_FOUND",
+                "model_version",
+                owner.name,
+                f"model {owner.name!r} has no version yet",
+            )
+    return owner, lookup.version(tx, owner, number)
+
+
+_PRIMARY = sa.select(sa.func.max(schema.StageHolder.number)).where(
+    schema.StageHolder.model_id == sa.bindparam("model_id"),
+    schema.StageHolder.stage_key == sa.bindparam("stage_key"),
+    schema.StageHolder.left_revision.is_(None),
+)
+_ALIASED = sa.select(schema.AliasHolder.number).where(
+    schema.AliasHolder.model_id == sa.bindparam("model_id"),
+    schema.AliasHolder.alias == sa.bindparam("alias"),
+    schema.AliasHolder.unset_revision.is_(None),
+)
+_LATEST = sa.select(sa.func.max(schema.Version.number)).where(
+    schema.Version.model_id == sa.bindparam("model_id"), schema.Version.deleted.is_(False)
+)
+
+
+def list_(tx: Tx, request: pb.ListModelVersionsRequest) -> pb.ListModelVersionsResponse:
+    """List living versions of one model, or of every living model, that match a filter."""
+    space = lookup.namespace(tx, request.namespace).name
+    statement = (
+        sa.select(schema.Version, schema.Model.name)
+        .join(schema.Model, schema.Model.id == schema.Version.model_id)
+        .where(
+            schema.Version.namespace == space,
+            schema.Version.deleted.is_(False),
+            schema.Model.deleted.is_(False),
+            filters.versions(request.filter),
+        )
+    )
+    if request.model:
+        owner = lookup.model(tx, space, request.model)
+        statement = statement.where(schema.Version.model_id == owner.id)
+    newest = "version desc" if request.model else "create_time desc"
+    paged = pages.paginate(
+        statement,
+        pages.order_versions(request.order_by or newest),
+        token=request.page_token,
+        size=request.page_size,
+        query=("ListModelVersions", space, request.model, request.filter, request.order_by),
+    )
+    rows, token = paged.split(tx.rows(paged.statement))
+    owners = {row.model_id: SimpleNamespace(name=row.name) for row in rows}
+    return pb.ListModelVersionsResponse(
+        versions=states(tx, owners, rows, with_metrics=request.include_metrics),
+        next_page_token=token,
+    )
+
+
+def update(tx: Tx, request: pb.UpdateModelVersionRequest) -> pb.UpdateModelVersionResponse:
+    """Change a version's description or status."""
+    paths = limits.mask_paths(request.update_mask, _UPDATABLE)
+    if "status" in paths and not request.update.status:
+        raise errors.invalid("update.status", "is in the update_mask and must be given")
+    owner, row = _to_change(tx, request)
+    wanted = {path: getattr(request.update, path) for path in paths}
+    if all(getattr(row, path) == value for path, value in wanted.items()):
+        return pb.UpdateModelVersionResponse(version=states(tx, {owner.id: owner}, [row])[0])
+    return pb.UpdateModelVersionResponse(version=_changed(tx, owner, row.number, wanted))
+
+
+def set_tags(tx: Tx, request: pb.SetModelVersionTagsRequest) -> pb.SetModelVersionTagsResponse:
+    """Set tags of a version."""
+    owner, row = _to_change(tx, request)
+    state = states(tx, {owner.id: owner}, [row])[0]
+    wanted = {k: v for k, v in request.tags.items() if state.tags.get(k) != v}
+    if not wanted:
+        return pb.SetModelVersionTagsResponse(version=state)
+    limits.check(pb.ModelVersion(tags={**state.tags, **wanted}))
+    key = {"model_id": owner.id, "number": row.number}
+    for tag in wanted:
+        tx.delete(schema.VersionTag, **key, key=tag)
+    tx.insert_many(schema.VersionTag, [{**key, "key": k, "value": v} for k, v in wanted.items()])
+    return pb.SetModelVersionTagsResponse(version=_changed(tx, owner, row.number, {}))
+
+
+def delete_tags(
+    tx: Tx, request: pb.DeleteModelVersionTagsRequest
+) -> pb.DeleteModelVersionTagsResponse:
+    """Delete tags of a version."""
+    owner, row = _to_change(tx, request)
+    state = states(tx, {owner.id: owner}, [row])[0]
+    present = [key for key in request.keys if key in state.tags]
+    if not present:
+        return pb.DeleteModelVersionTagsResponse(version=state)
+    for tag in present:
+        tx.delete(schema.VersionTag, model_id=owner.id, number=row.number, key=tag)
+    return pb.DeleteModelVersionTagsResponse(version=_changed(tx, owner, row.number, {}))
+
+
+def delete(tx: Tx, request: pb.DeleteModelVersionRequest) -> pb.DeleteModelVersionResponse:
+    """Delete a version, ending its stages and aliases. Refuses VERSION_IN_USE unless forced."""
+    owner, row = _to_change(tx, request)
+    state = states(tx, {owner.id: owner}, [row])[0]
+    found = history.version_keys(state)
+    if not request.force:
+        _refuse_used(tx, owner, state)
+    tx.update(
+        schema.Version,
+        {"model_id": owner.id, "number": row.number},
+        deleted=True,
+        revision=tx.revision,
+        update_time=tx.time,
+    )
+    end_aliases(tx, owner.id, state.aliases)
+    transitions.end(tx, owner, row.number, found)
+    return pb.DeleteModelVersionResponse(version=_reload(tx, owner, row.number))
+
+
+def end_aliases(tx: Tx, model_id: str, aliases: Iterable[str]) -> None:
+    """End the present tenure of each alias."""
+    for alias in aliases:
+        since = tx.scalar(
+            sa.select(schema.AliasHolder.set_revision).where(
+                schema.AliasHolder.model_id == model_id,
+                schema.AliasHolder.alias == alias,
+                schema.AliasHolder.unset_revision.is_(None),
+            )
+        )
+        tx.update(
+            schema.AliasHolder,
+            {"model_id": model_id, "alias": alias, "set_revision": since},
+            unset_revision=tx.revision,
+            unset_time=tx.time,
+            unset_by=tx.actor,
+        )
+
+
+def undelete(tx: Tx, request: pb.UndeleteModelVersionRequest) -> pb.UndeleteModelVersionResponse:
+    """Bring a deleted version back. Refuses NOT_DELETED and PURGED."""
+    owner, row = _deleted(tx, request)
+    tx.update(
+        schema.Version,
+        {"model_id": owner.id, "number": row.number},
+        deleted=False,
+        revision=tx.revision,
+        update_time=tx.time,
+    )
+    state = _reload(tx, owner, row.number)
+    history.record_version(
+        tx,
+        pb.CHANGE_KIND_VERSION_UNDELETED,
+        state,
+        before=None,
+        after=history.version_keys(state),
+    )
+    return pb.UndeleteModelVersionResponse(version=state)
+
+
+def purge(tx: Tx, request: pb.PurgeModelVersionRequest) -> pb.PurgeModelVersionResponse:
+    """Erase a deleted version's texts. Refuses NOT_DELETED and PURGED."""
+    owner, row = _deleted(tx, request)
+    erase(tx, owner, numbers=[row.number])
+    state = _reload(tx, owner, row.number)
+    return pb.PurgeModelVersionResponse(version=state)
+
+
+def erase(tx: Tx, owner: lookup.Row, *, numbers: Collection[int] | None) -> None:
+    """Erase the texts of some versions of a model, or of all that are not erased yet."""
+    statement = sa.select(schema.Version.number).where(
+        schema.Version.model_id == owner.id, schema.Version.purged.is_(False)
+    )
+    for number in numbers if numbers is not None else [r.number for r in tx.rows(statement)]:
+        for table in (*_SATELLITE_TABLES, schema.Metric, schema.LatestMetric):
+            tx.delete(table, model_id=owner.id, number=number)
+        tx.update(
+            schema.Version,
+            {"model_id": owner.id, "number": number},
+            purged=True,
+            revision=tx.revision,
+            update_time=tx.time,
+            **_ERASED,
+        )
+        state = _reload(tx, owner, number)
+        found = history.keys(owner.namespace, models=[owner.name])
+        history.record_version(
+            tx, pb.CHANGE_KIND_VERSION_PURGED, state, before=found, after=None
+        )
+
+
+def _deleted(tx: Tx, request: Any) -> tuple[lookup.Row, lookup.Row]:
+    owner, row = _to_change(tx, request, deleted=True)
+    if not row.deleted:
+        raise errors.precondition(
+            "NOT_DELETED",
+            f"{owner.name}/{row.number}",
+            f"version {row.number} of model {owner.name!r} is not deleted; delete it first",
+        )
+    if row.purged:
+        raise errors.precondition(
+            "PURGED",
+            f"{owner.name}/{row.number}",
+            f"version {row.number} of model {owner.name!r} was purged: its texts are gone for good",
+        )
+    return owner, row
+
+
+def _refuse_used(tx: Tx, owner: lookup.Row, state: pb.ModelVersion) -> None:
+    defined = {row.name: row for row in lookup.stages(tx, owner.namespace).values()}
+    uses = [f"it is in stage {s!r}" for s in state.stages if defined[s].active] + [
+        f"it has alias {alias!r}" for alias in state.aliases
+    ]
+    if uses:
+        subject = f"{owner.name}/{state.version}"
+        raise errors.RegistryError(
+            "VERSION_IN_USE",
+            f"version {state.version} of model {owner.name!r} is in use: {'; '.join(uses)}; "
+            "end that first, or force",
+            preconditions=[
+                errors.PreconditionViolation("VERSION_IN_USE", subject, use) for use in uses
+            ],
+        )
+
+
+def _to_change(
+    tx: Tx, request: Any, *, deleted: bool = False
+) -> tuple[lookup.Row, lookup.Row]:
+    space = names.namespace_or_default(request.namespace)
+    owner = lookup.model_to_change(tx, space, request.model)
+    row = lookup.version(tx, owner, request.version, deleted=deleted)
+    what = f"version {row.number} of model {owner.name!r}"
+    lookup.expect(request.expected_revision, row.revision, what)
+    return owner, row
+
+
+def _changed(tx: Tx, owner: lookup.Row, number: int, values: Mapping[str, Any]) -> pb.ModelVersion:
+    """Write a change of the version itself and record it."""
+    tx.update(
+        schema.Version,
+        {"model_id": owner.id, "number": number},
+        revision=tx.revision,
+        update_time=tx.time,
+        **values,
+    )
+    state = _reload(tx, owner, number)
+    found = history.version_keys(state)
+    history.record_version(
+        tx, pb.CHANGE_KIND_VERSION_UPDATED, state, before=found, after=found
+    )
+    return state
+
+
+def _reload(tx: Tx, owner: Any, number: int) -> pb.ModelVersion:
+    row = tx.rows(lookup._VERSION, model_id=owner.id, number=number)
+    return states(tx, {owner.id: owner}, row)[0]
+
+
+def states(
+    tx: Tx, owners: Mapping[str, Any], rows: Sequence[Any], *, with_metrics: bool = False
+) -> list[pb.ModelVersion]:
+    """Map version rows whole: two statements for any number of them, four with lineage."""
+    if not rows:
+        return []
+    keys = [(row.model_id, row.number) for row in rows]
+    found = satellites(tx, keys)
+    latest = metrics.latest(tx, keys) if with_metrics else {}
+    return [
+        messages.version(tx, row, owners[row.model_id], found[key], latest.get(key, ()))
+        for row, key in zip(rows, keys, strict=True)
+    ]
+
+
+def satellites(
+    tx: Tx, keys: Sequence[tuple[str, int]]
+) -> defaultdict[tuple[str, int], Satellites]:
+    """Read what versions have in rows of their own."""
+    found: defaultdict[tuple[str, int], Satellites] = defaultdict(Satellites)
+    lineage: set[str] = set()
+    for row in tx.rows(_satellites_statement(), keys=keys):
+        satellite = found[row.model_id, row.number]
+        if row.kind == "tag":
+            satellite.tags[row.key] = row.value
+        elif row.kind == "param":
+            satellite.params[row.key] = row.value
+        elif row.kind == "stage":
+            satellite.stages.append(row.value)
+        elif row.kind == "alias":
+            satellite.aliases.append(row.key)
+        else:
+            lineage.add(row.kind)
+    if "dataset" in lineage:
+        for row in tx.rows(_DATASETS, keys=keys):
+            found[row.model_id, row.number].datasets.append(
+                pb.Dataset(name=row.name, digest=row.digest, use=row.use, source=row.source)
+            )
+    if "parent" in lineage:
+        for row in tx.rows(_PARENTS, keys=keys):
+            found[row.model_id, row.number].parents.append(
+                pb.ParentVersion(
+                    model=row.parent_model,
+                    version=row.parent_number,
+                    derivation=row.derivation,
+                    model_id=row.parent_id,
+                )
+            )
+    return found
+
+
+@cache
+def _satellites_statement() -> sa.CompoundSelect[Any]:
+    """One statement for tags, params, stages and aliases, and for whether there is lineage."""
+    wanted = sa.bindparam("keys", expanding=True)
+    empty = sa.literal("", schema.TEXT)
+
+    def part(
+        kind: str, table: Any, key: Any, value: Any, position: Any = sa.literal(0)
+    ) -> sa.Select[Any]:
+        return sa.select(
+            sa.literal(kind, schema.TEXT).label("kind"),
+            table.model_id.label("model_id"),
+            table.number.label("number"),
+            key.label("key"),
+            value.label("value"),
+            position.label("position"),
+        ).where(sa.tuple_(table.model_id, table.number).in_(wanted))
+
+    tag, param = schema.VersionTag, schema.VersionParam
+    holder, alias, stage = schema.StageHolder, schema.AliasHolder, schema.Stage
+    stages = (
+        part("stage", holder, holder.stage_key, stage.name, stage.position)
+        .join(schema.Model, schema.Model.id == holder.model_id)
+        .join(
+            stage,
+            sa.and_(stage.namespace == schema.Model.namespace, stage.key == holder.stage_key),
+        )
+        .where(holder.left_revision.is_(None))
+    )
+    union = sa.union_all(
+        part("tag", tag, tag.key, tag.value),
+        part("param", param, param.key, param.value),
+        stages,
+        part("alias", alias, alias.alias, empty).where(alias.unset_revision.is_(None)),
+        part("dataset", schema.VersionDataset, empty, empty),
+        part("parent", schema.VersionParent, empty, empty),
+    )
+    return union.order_by("kind", "position", "key")

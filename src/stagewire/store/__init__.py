@@ -1,0 +1,1 @@
+"""Rows, the event log and migrations: everything that knows SQL."""

@@ -1,0 +1,188 @@
+"""PostgreSQL: each use case is its own transaction on the pool.
+
+Round trips of different writers overlap; only the last statement, which takes the head row, and
+the commit take turns.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import psycopg
+import sqlalchemy as sa
+import structlog
+import tenacity
+
+from stagewire import errors
+from stagewire.store import schema
+from stagewire.store.database import (
+    WRITE_ATTEMPTS,
+    Database,
+    StartRefusal,
+    deadline_passed,
+    unavailable,
+)
+from stagewire.store.transactions import Again, Tx
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
+log = structlog.get_logger()
+
+# Without the third a server stopped between head and commit blocks every other for ever.
+_WRITE_OPTIONS = (
+    "-c lock_timeout=2s -c statement_timeout=5s -c idle_in_transaction_session_timeout=3s"
+)
+_READ_OPTIONS = "-c statement_timeout=2s -c idle_in_transaction_session_timeout=10s"
+_NETWORK = {
+    "connect_timeout": 5,
+    "keepalives": 1,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 5000,
+}
+# Serialization failure, deadlock, lock not available, and a unique violation: two callers made
+# the same thing at once, and the second run finds the first one's.
+_RETRIED = {"40001", "40P01", "55P03", "23505"}
+_CANCELLED = "57014"
+_DURABILITY = ("fsync", "full_page_writes", "synchronous_commit")
+_OLDEST = 140000
+
+
+class PostgresDatabase(Database):
+    """A registry that several servers share."""
+
+    def __init__(self, url: sa.URL, *, readers: int = 64) -> None:
+        """Open the pools. Raises StartRefusal on a database that is not durable or a standby."""
+        super().__init__()
+        self._reads = _engine(
+            url,
+            _READ_OPTIONS,
+            readers,
+            isolation_level="REPEATABLE READ",
+            execution_options={"postgresql_readonly": True},
+        )
+        self._writes = _engine(url, _WRITE_OPTIONS, readers, isolation_level="READ COMMITTED")
+        try:
+            self._check_durable()
+        except sa.exc.OperationalError as error:
+            log.warning("database unreachable", exc_info=error)
+            text = f"can't connect to {url.render_as_string(hide_password=True)}; is it running?"
+            raise StartRefusal(text) from error
+
+    def write(self, work: Callable[[Tx], T], *, deadline: float | None = None) -> T:
+        """Run the use case in a transaction, again when the database asks for it."""
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception(_transient),
+            stop=tenacity.stop_after_attempt(WRITE_ATTEMPTS),
+            wait=tenacity.wait_random_exponential(multiplier=0.01, max=0.5),
+            reraise=True,
+        )
+        try:
+            result, revision = retrying(self._attempt, work, deadline)
+        except Again as error:
+            raise _contention() from error
+        except sa.exc.SQLAlchemyError as error:
+            raise self.refusal(error) from error
+        if revision:
+            self._committed(revision)
+        return result
+
+    def _attempt(self, work: Callable[[Tx], T], deadline: float | None) -> tuple[T, int]:
+        if deadline is not None and time.monotonic() > deadline:
+            raise deadline_passed()
+        with self._writes.connect() as connection, connection.begin():
+            tx = Tx(connection)
+            result = work(tx)
+        return result, tx.head
+
+    def next_session(self) -> int:
+        """Take the next value of the sequence."""
+        try:
+            with self._writes.connect() as connection:
+                return int(connection.execute(sa.text("SELECT nextval('watch_sessions')")).scalar_one())
+        except sa.exc.SQLAlchemyError as error:
+            raise self.refusal(error) from error
+
+    def changed(self, known: object) -> tuple[bool, object]:
+        """Read the head's revision, which other servers move too."""
+        try:
+            with self._reads.connect() as connection:
+                revision = connection.execute(sa.select(schema.LogHead.revision)).scalar_one()
+        except sa.exc.SQLAlchemyError as error:
+            raise self.refusal(error) from error
+        return revision != known, revision
+
+    def close(self) -> None:
+        """Close the pools."""
+        self._closing.set()
+        self._reads.dispose()
+        self._writes.dispose()
+
+    def refusal(self, error: sa.exc.SQLAlchemyError) -> errors.RegistryError:
+        """Tell contention and absence from a fault of ours."""
+        state = _sqlstate(error)
+        if state in _RETRIED or state == _CANCELLED:
+            log.warning("database contention", sqlstate=state)
+            return _contention()
+        log.error("database error", sqlstate=state, exc_info=error)
+        gone = isinstance(error, (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError))
+        if gone or state.startswith(("08", "57P", "53")):
+            return unavailable()
+        return errors.RegistryError("INTERNAL", "the registry's database refused the operation")
+
+    def _reader(self) -> sa.Connection:
+        return self._reads.connect()
+
+    def _check_durable(self) -> None:
+        with self._reads.connect() as connection:
+            settings: dict[str, Any] = {
+                name: connection.exec_driver_sql(f"SHOW {name}").scalar_one()
+                for name in (*_DURABILITY, "server_version_num")
+            }
+            standby = connection.exec_driver_sql("SELECT pg_is_in_recovery()").scalar_one()
+        if standby:
+            text = "the database is a standby; give the primary's address"
+            raise StartRefusal(text)
+        if int(settings["server_version_num"]) < _OLDEST:
+            text = "PostgreSQL 14 or newer is needed"
+            raise StartRefusal(text)
+        if off := [name for name in _DURABILITY if settings[name] == "off"]:
+            text = f"PostgreSQL has {', '.join(off)}=off and could lose acknowledged changes; turn it on"
+            raise StartRefusal(text)
+
+
+def _engine(url: sa.URL, options: str, size: int, **settings: Any) -> sa.Engine:
+    return sa.create_engine(
+        url,
+        pool_size=size,
+        max_overflow=0,
+        pool_timeout=5,
+        pool_pre_ping=False,
+        connect_args={**_NETWORK, "options": options, "application_name": "stagewire"},
+        **settings,
+    )
+
+
+def _sqlstate(error: BaseException) -> str:
+    cause = error.orig if isinstance(error, sa.exc.DBAPIError) else None
+    return (cause.sqlstate or "") if isinstance(cause, psycopg.Error) else ""
+
+
+def _transient(error: BaseException) -> bool:
+    if isinstance(error, sa.exc.DBAPIError) and error.connection_invalidated:
+        # A pooled connection that died with a restart; before COMMIT nothing is in doubt, and
+        # at COMMIT the request_id settles it.
+        return False
+    return isinstance(error, Again) or _sqlstate(error) in _RETRIED
+
+
+def _contention() -> errors.RegistryError:
+    return errors.RegistryError(
+        "CONTENTION",
+        "concurrent changes kept this one from being made; nothing was written, try again",
+        retry_after_seconds=0.5,
+    )

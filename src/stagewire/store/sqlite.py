@@ -1,0 +1,306 @@
+"""SQLite: one thread writes, in groups that share a commit.
+
+Waiting use cases run one after another in one transaction, each in its own savepoint and with
+its own revision, and nobody is answered before the commit has returned: the fsync is shared, the
+order is not. Only that thread's connection writes and checkpoints.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import queue
+import sqlite3
+import threading
+import time
+from concurrent.futures import Future
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import sqlalchemy as sa
+import structlog
+from sqlalchemy import event
+
+from stagewire import errors
+from stagewire.store import schema
+from stagewire.store.database import (
+    _HEAD,
+    WRITE_ATTEMPTS,
+    Database,
+    StartRefusal,
+    deadline_passed,
+    unavailable,
+)
+from stagewire.store.transactions import Again, Tx
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
+log = structlog.get_logger()
+
+# A commit costs one fsync; past 32 sharing it no longer pays for the first one's wait.
+MAX_GROUP = 32
+# Sessions are reserved in blocks, so that opening a watch costs no commit.
+SESSION_BLOCK = 1000
+
+
+class _GroupLost(Exception):  # noqa: N818  # control flow within the writer
+    """SQLite rolled the whole transaction back by itself."""
+
+
+class _Job:
+    """One waiting use case and whom to answer."""
+
+    __slots__ = ("attempts", "deadline", "error", "future", "result", "revision", "work")
+
+    def __init__(self, work: Callable[[Tx], Any], deadline: float | None) -> None:
+        self.work = work
+        self.deadline = deadline
+        self.future: Future[Any] = Future()
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self.revision = 0
+        self.attempts = 0
+
+    def answer(self) -> None:
+        if self.error is not None:
+            self.future.set_exception(self.error)
+        else:
+            self.future.set_result(self.result)
+
+
+class SqliteDatabase(Database):
+    """A registry in one file, served by one process."""
+
+    def __init__(self, url: sa.URL, *, readers: int = 64, synchronous: str = "FULL") -> None:
+        """Lock the file and start the writer. Raises StartRefusal when it is being served."""
+        super().__init__()
+        self.path = Path(url.database or "")
+        self._lock = _lock(self.path)
+        self._reads = read_engine(url, pool_size=readers)
+        self._writes = sa.create_engine(url, poolclass=sa.pool.StaticPool)
+        event.listen(self._writes, "connect", _write_pragmas(synchronous))
+        event.listen(self._writes, "begin", lambda c: c.exec_driver_sql("BEGIN IMMEDIATE"))
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._sessions_lock = threading.Lock()
+        self._session = self._session_end = 0
+        self._probe = threading.local()
+        self.largest_group = 0
+        self._writer = threading.Thread(target=self._serve, name="sqlite-writer", daemon=True)
+        self._writer.start()
+
+    def write(self, work: Callable[[Tx], T], *, deadline: float | None = None) -> T:
+        """Queue the use case for the writer and wait for its group's commit."""
+        if self._closing.is_set():
+            raise unavailable()
+        job = _Job(work, deadline)
+        self._jobs.put(job)
+        result: T = job.future.result()
+        return result
+
+    def next_session(self) -> int:
+        """Hand out the next number of the reserved block, reserving another when it is used up."""
+        with self._sessions_lock:
+            if self._session >= self._session_end:
+                self._session_end = self.write(_reserve_sessions)
+                self._session = self._session_end - SESSION_BLOCK
+            self._session += 1
+            return self._session
+
+    def changed(self, known: object) -> tuple[bool, object]:
+        """Compare PRAGMA data_version, which moves with every other connection's commit."""
+        connection = getattr(self._probe, "connection", None)
+        if connection is None:
+            connection = self._probe.connection = sqlite3.connect(
+                f"file:{self.path}?mode=ro", uri=True, check_same_thread=False
+            )
+        version = connection.execute("PRAGMA data_version").fetchone()[0]
+        return version != known, version
+
+    def close(self) -> None:
+        """Finish what is queued, checkpoint and release the file."""
+        if self._closing.is_set():
+            return
+        self._closing.set()
+        self._jobs.put(None)
+        self._writer.join()
+        self._reads.dispose()
+        self._writes.dispose()
+        os.close(self._lock)
+
+    def refusal(self, error: sa.exc.SQLAlchemyError) -> errors.RegistryError:
+        """Tell a full or unreachable file from a fault of ours."""
+        log.error("database error", exc_info=error)
+        if isinstance(error, (sa.exc.OperationalError, sa.exc.TimeoutError)):
+            return unavailable()
+        return errors.RegistryError("INTERNAL", "the registry's database refused the operation")
+
+    def _reader(self) -> sa.Connection:
+        return self._reads.connect()
+
+    def _serve(self) -> None:
+        stop = False
+        while not stop:
+            first = self._jobs.get()
+            if first is None:
+                break
+            group = [first]
+            while len(group) < MAX_GROUP:
+                try:
+                    job = self._jobs.get_nowait()
+                except queue.Empty:
+                    break
+                if job is None:
+                    stop = True
+                    break
+                group.append(job)
+            self._run(group)
+        with suppress(queue.Empty):
+            while True:
+                if (job := self._jobs.get_nowait()) is not None:
+                    job.future.set_exception(unavailable())
+
+    def _run(self, group: list[_Job]) -> None:
+        """Commit a group and answer it; if SQLite dropped it whole, each member alone, once."""
+        # A cancelled future is left out here: setting its result later would kill this thread.
+        members = [job for job in group if job.future.set_running_or_notify_cancel()]
+        try:
+            self._commit(members)
+        except Exception as error:  # noqa: BLE001  # the writer must outlive any member
+            log.warning("group lost; running its members alone", members=len(members), error=error)
+            for job in members:
+                try:
+                    self._commit([job])
+                except Exception as alone:  # noqa: BLE001  # as above
+                    job.error = self._translate(alone)
+        for job in members:
+            job.answer()
+        self.largest_group = max(self.largest_group, len(members))
+        if revision := max((job.revision for job in members if job.error is None), default=0):
+            self._committed(revision)
+
+    def _translate(self, error: Exception) -> Exception:
+        if isinstance(error, sa.exc.SQLAlchemyError):
+            return self.refusal(error)
+        return unavailable() if isinstance(error, (_GroupLost, sqlite3.Error)) else error
+
+    def _commit(self, jobs: list[_Job]) -> None:
+        with self._writes.connect() as connection:
+            raw = connection.connection.dbapi_connection
+            if not isinstance(raw, sqlite3.Connection):
+                raise TypeError(raw)
+            try:
+                connection.begin()
+                head = connection.execute(_HEAD).one()
+                state = (head.revision, head.head_hash, head.commit_time)
+                for job in jobs:
+                    job.revision, job.error, job.result = 0, None, None
+                    state = self._run_one(job, connection, raw, head.log_id, state)
+                raw.execute("COMMIT")
+            finally:
+                if raw.in_transaction:
+                    raw.execute("ROLLBACK")
+
+    def _run_one(
+        self,
+        job: _Job,
+        connection: sa.Connection,
+        raw: sqlite3.Connection,
+        log_id: str,
+        state: tuple[int, bytes, int],
+    ) -> tuple[int, bytes, int]:
+        """Run one use case in its savepoint; answer the head after it."""
+        if job.deadline is not None and time.monotonic() > job.deadline:
+            job.error = deadline_passed()
+            return state
+        revision, head_hash, head_time = state
+        raw.execute("SAVEPOINT use_case")
+        while True:
+            tx = Tx(
+                connection,
+                head=revision,
+                head_hash=head_hash,
+                log_id=log_id,
+                revision=revision + 1,
+                time=max(time.time_ns() // 1000, head_time),
+            )
+            try:
+                job.result = job.work(tx)
+                job.revision = tx.head if tx.head != revision else 0
+            except BaseException as error:  # noqa: BLE001  # it goes to the caller, not to us
+                # An interrupt or a full disk ends the whole transaction; a later savepoint
+                # would then commit alone, behind the group's back.
+                if not raw.in_transaction:
+                    raise _GroupLost from error
+                raw.execute("ROLLBACK TO use_case")
+                job.attempts += 1
+                if isinstance(error, Again) and job.attempts < WRITE_ATTEMPTS:
+                    continue
+                job.error = self._translate(error) if isinstance(error, Exception) else error
+            break
+        if not raw.in_transaction:
+            raise _GroupLost
+        raw.execute("RELEASE use_case")
+        if job.error is not None:
+            return state
+        return (tx.head, tx.head_hash, tx.commit_time or head_time)
+
+
+def read_engine(url: sa.URL, *, pool_size: int) -> sa.Engine:
+    """Open readers that can neither write nor checkpoint."""
+    engine = sa.create_engine(
+        url,
+        poolclass=sa.pool.QueuePool,
+        pool_size=pool_size,
+        max_overflow=8,
+        connect_args={"check_same_thread": False},
+    )
+    event.listen(engine, "connect", _read_pragmas)
+    event.listen(engine, "begin", lambda c: c.exec_driver_sql("BEGIN"))
+    return engine
+
+
+def _read_pragmas(connection: sqlite3.Connection, _record: object) -> None:
+    connection.isolation_level = None
+    connection.execute("PRAGMA query_only=ON")
+    connection.execute("PRAGMA wal_autocheckpoint=0")
+    connection.execute("PRAGMA busy_timeout=2000")
+
+
+def _write_pragmas(synchronous: str) -> Callable[[sqlite3.Connection, object], None]:
+    def connect(connection: sqlite3.Connection, _record: object) -> None:
+        connection.isolation_level = None
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute(f"PRAGMA synchronous={synchronous}")
+        connection.execute("PRAGMA foreign_keys=ON")
+        connection.execute("PRAGMA busy_timeout=5000")
+
+    return connect
+
+
+def _reserve_sessions(tx: Tx) -> int:
+    counter = sa.select(schema.Counter.value).where(schema.Counter.name == "sessions")
+    value = tx.scalar(counter)
+    if value is None:
+        tx.insert(schema.Counter, name="sessions", value=SESSION_BLOCK)
+        return SESSION_BLOCK
+    tx.update(schema.Counter, {"name": "sessions"}, value=value + SESSION_BLOCK)
+    return int(value) + SESSION_BLOCK
+
+
+def _lock(path: Path) -> int:
+    """Hold the file's lock for as long as this process lives, however it dies."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        text = (
+            f"another process is serving or writing {path}; stop it first, or use PostgreSQL "
+            "to run several servers"
+        )
+        raise StartRefusal(text) from error
+    return descriptor

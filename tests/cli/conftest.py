@@ -1,0 +1,128 @@
+"""A real server on a free port for the whole run, and command lines against it."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stagewire.cli import main
+
+START_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What one command line did."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """Standard output, parsed."""
+        import json
+
+        assert self.code == 0, self.err
+        return json.loads(self.out)
+
+
+Run = Callable[..., Ran]
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("STAGEWIRE_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("COLUMNS", "100")
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command line in this process."""
+
+    def ran(*arguments: object) -> Ran:
+        capsys.readouterr()
+        code = main.main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return Ran(code, captured.out, captured.err)
+
+    return ran
+
+
+@pytest.fixture(scope="session")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Serve a new SQLite registry with the command itself."""
+    pytest.importorskip("stagewire.server.serve")
+    folder = tmp_path_factory.mktemp("registry")
+    log = folder / "server.log"
+    with (
+        log.open("w") as written,
+        subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "stagewire.cli.main",
+                "serve",
+                "--database-url",
+                f"sqlite:///{folder / 'registry.sqlite3'}",
+                "--grpc-address",
+                "127.0.0.1:0",
+            ],
+            stdout=written,
+            stderr=subprocess.STDOUT,
+        ) as server,
+    ):
+        try:
+            yield _address(log, server)
+        finally:
+            server.terminate()
+            server.wait(30)
+
+
+def _address(log: Path, server: "subprocess.Popen[bytes]") -> str:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        said = log.read_text()
+        if found := re.search(r"127\.0\.0\.1:([1-9]\d*)", said):
+            return found[0]
+        if server.poll() is not None:
+            break
+        time.sleep(0.05)
+    pytest.fail(f"the server did not start:\n{log.read_text()}")
+
+
+@pytest.fixture
+def registry(run: Run, address: str, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run a command line against the server, in a namespace of this test's own."""
+    namespace = f"t-{uuid.uuid4().hex[:12]}"
+    monkeypatch.setenv("STAGEWIRE_ADDRESS", address)
+    monkeypatch.setenv("STAGEWIRE_NAMESPACE", namespace)
+    assert run("namespace", "create", namespace).code == 0
+    return run
+
+
+@pytest.fixture
+def process(address: str) -> Callable[..., "subprocess.CompletedProcess[str]"]:
+    """Run a command line in a process of its own against the server's `default` namespace."""
+
+    def ran(*arguments: object, **settings: Any) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, "-m", "stagewire.cli.main", *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            env={**os.environ, "STAGEWIRE_ADDRESS": address},
+            **settings,
+        )
+
+    return ran
