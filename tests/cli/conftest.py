@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -47,11 +48,11 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a command line in this process."""
+    """Run a command line in this process: split as a shell would, then arguments as they are."""
 
-    def ran(*arguments: object) -> Ran:
+    def ran(line: str, *arguments: object) -> Ran:
         capsys.readouterr()
-        code = main.main([str(argument) for argument in arguments])
+        code = main.main([*shlex.split(line), *map(str, arguments)])
         captured = capsys.readouterr()
         return Ran(code, captured.out, captured.err)
 
@@ -114,15 +115,14 @@ def registry(run: Run, address: str, monkeypatch: pytest.MonkeyPatch) -> Run:
 def process(address: str) -> Callable[..., "subprocess.CompletedProcess[str]"]:
     """Run a command line in a process of its own against the server's `default` namespace."""
 
-    def ran(*arguments: object, **settings: Any) -> "subprocess.CompletedProcess[str]":
+    def ran(line: str, *arguments: object) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
-            [sys.executable, "-m", "stagewire.cli.main", *map(str, arguments)],
+            [sys.executable, "-m", "stagewire.cli.main", *shlex.split(line), *map(str, arguments)],
             capture_output=True,
             text=True,
             timeout=60,
             check=False,
             env={**os.environ, "STAGEWIRE_ADDRESS": address},
-            **settings,
         )
 
     return ran

@@ -36,7 +36,9 @@ def test_numbers_take_nan_and_infinities() -> None:
 
 
 def test_numbers_refuse_words() -> None:
-    with pytest.raises(typer.BadParameter, match="'high' is not a number; write --metric auc=0.93"):
+    with pytest.raises(
+        typer.BadParameter, match=r"'high' is not a number; write --metric auc=0\.93"
+    ):
         arguments.numbers("--metric", ["auc=high"])
 
 

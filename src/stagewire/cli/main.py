@@ -81,7 +81,7 @@ CONTENTS: dict[str, Entry] = {
         "Recompute the log's hash chain and compare its copies; exit 1 if anything was altered.",
         _RUNNING,
     ),
-    "serve": Entry("serving", "Run the registry's server.", _SERVER),
+    "serve": Entry("serving", "Run the registry's server until it is told to stop.", _SERVER),
     "health": Entry(
         "health", "Ask grpc.health.v1 whether the server serves; exit 1 unless it does.", _SERVER
     ),
@@ -109,10 +109,12 @@ def load(name: str) -> Any:
     """Import and build one command or group."""
     module = importlib.import_module(f"stagewire.cli.{CONTENTS[name].module}")
     group = typer.main.get_group(module.app)
-    group.name = name
-    group.help = CONTENTS[name].summary
-    group.no_args_is_help = True
-    return group.commands.get(name, group)
+    found = group.commands.get(name, group)
+    if isinstance(found, TyperGroup):
+        found.name = name
+        found.help = CONTENTS[name].summary
+        found.no_args_is_help = True
+    return found
 
 
 app = typer.Typer(
@@ -216,6 +218,11 @@ def _leave(error: Exception) -> int:
             return _misused(error)
         case UnicodeEncodeError():
             return _failed("an argument is not valid UTF-8 text; write it anew", code=MISUSED)
+        case ModuleNotFoundError() if not str(error.name).startswith("stagewire"):
+            return _failed(
+                f"this needs {error.name}, which comes with the server;"
+                " run: pip install 'stagewire[server]'"
+            )
         case BrokenPipeError():  # whoever read our output has left, and knows
             return REFUSED
         case typer.Abort():

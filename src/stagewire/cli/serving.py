@@ -1,23 +1,24 @@
 """`stagewire serve` and `stagewire database`: what needs the server's dependencies.
 
-They are imported by the command that needs them, so that an installation of the SDK alone says
-in one line what is missing. This module is the one that may reach below the service floor:
-what it runs owns a database.
+Importing this module needs them already; where only the SDK is installed, the command that
+asked for it says so in one line. It is the one module of the CLI that reaches below the
+service floor: what it runs owns a database.
 """
 
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
+import pydantic
 import typer
 
 from stagewire import pb
 from stagewire.cli import output, texts
+from stagewire.cli.arguments import refuse
 from stagewire.cli.sessions import Session, command
-
-if TYPE_CHECKING:
-    from stagewire.settings import Settings
+from stagewire.settings import Settings
 
 app = typer.Typer()
 
@@ -32,27 +33,36 @@ DatabaseUrl = Annotated[
 ]
 
 
-class MissingServerError(Exception):
-    """The server's dependencies are not installed."""
-
-    reason = "NOT_INSTALLED"
-    message = "this needs the server's dependencies; run: pip install 'stagewire[server]'"
-
-
-@contextmanager
-def _server_installed() -> Iterator[None]:
+def _settings(**given: Any) -> Settings:
+    """Join options, environment and defaults; refuses a value by its option's name."""
     try:
-        yield
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("stagewire"):
-            raise
-        raise MissingServerError from error
+        return Settings(**{name: value for name, value in given.items() if value is not None})
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0])
+        refuse(
+            f"--{name.replace('_', '-')} or STAGEWIRE_{name.upper()}",
+            f"{first.get('input')!r}: {first['msg']}",
+        )
 
 
-def _settings(**given: Any) -> "Settings":
-    from stagewire.settings import Settings
-
-    return Settings(**{name: value for name, value in given.items() if value is not None})
+def _takes_settings(function: Callable[..., None]) -> Callable[..., None]:
+    """Give a command an option for each setting: what can be set is said in one place."""
+    session, *_ = inspect.signature(function).parameters.values()
+    options = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[
+                field.annotation | None,  # type: ignore[operator]  # a setting has a type
+                typer.Option(help=field.description, show_default=str(field.default)),
+            ],
+        )
+        for name, field in Settings.model_fields.items()
+    ]
+    function.__signature__ = inspect.Signature([session, *options])  # type: ignore[attr-defined]
+    return function
 
 
 @command(
@@ -63,29 +73,19 @@ def _settings(**given: Any) -> "Settings":
         "stagewire serve --database-url sqlite:///registry.db --grpc-address 0.0.0.0:50051",
         "stagewire serve --database-url postgresql+psycopg://registry@db/registry",
     ],
+    everywhere=(),
 )
-def serve(
-    session: Session,  # noqa: ARG001 - every command has one
-    *,
-    database_url: DatabaseUrl = None,
-    grpc_address: Annotated[
-        str | None,
-        typer.Option(
-            "--grpc-address",
-            metavar="HOST:PORT",
-            help="Where to listen; port 0 takes a free one and says which.",
-            show_default=False,
-        ),
-    ] = None,
-) -> None:
+@_takes_settings
+def serve(_session: Session, **given: Any) -> None:
     """Run the registry's server until it is told to stop.
 
-    Every setting may also come from the environment as STAGEWIRE_…; options win.
+    Every option is also a variable of the environment: --grpc-address is
+    STAGEWIRE_GRPC_ADDRESS. Options win.
     """
-    with _server_installed():
-        from stagewire.server import serve as serving
+    settings = _settings(**given)
+    from stagewire.server import serve as serving
 
-        serving.run(_settings(database_url=database_url, grpc_address=grpc_address))
+    serving.run(settings)
 
 
 database = typer.Typer()
@@ -96,13 +96,13 @@ app.add_typer(database, name="database")
     database,
     "upgrade",
     examples=["stagewire database upgrade --database-url sqlite:///registry.db"],
+    everywhere=("output",),
 )
 def upgrade(session: Session, *, database_url: DatabaseUrl = None) -> None:
     """Bring the database to this release's schema; a SQLite file is copied first."""
-    with _server_installed():
-        from stagewire.store import upgrades
+    from stagewire.store import upgrades
 
-        before, after = upgrades.upgrade(_url(database_url))
+    before, after = upgrades.upgrade(_url(database_url))
     text = (
         f"at {after} already" if before == after else f"upgraded from {before or 'none'} to {after}"
     )
@@ -113,13 +113,13 @@ def upgrade(session: Session, *, database_url: DatabaseUrl = None) -> None:
     database,
     "check",
     examples=["stagewire database check --database-url postgresql+psycopg://registry@db/registry"],
+    everywhere=("output",),
 )
 def check(session: Session, *, database_url: DatabaseUrl = None) -> None:
     """Say whether the database has this release's schema; exit 1 when it has not."""
-    with _server_installed():
-        from stagewire.store import upgrades
+    from stagewire.store import upgrades
 
-        current, needed = upgrades.check(_url(database_url))
+    current, needed = upgrades.check(_url(database_url))
     fits = current == needed
     output.show_plain(
         {"current": current, "needed": needed, "fits": fits},
@@ -136,6 +136,7 @@ def check(session: Session, *, database_url: DatabaseUrl = None) -> None:
     database,
     "backup",
     examples=["stagewire database backup monday.db --database-url sqlite:///registry.db"],
+    everywhere=("output",),
 )
 def backup(
     session: Session,
@@ -147,10 +148,9 @@ def backup(
     database_url: DatabaseUrl = None,
 ) -> None:
     """Copy a SQLite registry to a file, also while it is served."""
-    with _server_installed():
-        from stagewire.store import upgrades
+    from stagewire.store import upgrades
 
-        upgrades.backup(_url(database_url), target)
+    upgrades.backup(_url(database_url), target)
     size = target.stat().st_size
     output.show_plain(
         {"file": str(target), "size_bytes": size},
@@ -163,14 +163,13 @@ def backup(
 @contextmanager
 def verifier(database_url: str) -> Iterator[Callable[[pb.VerifyLogRequest], pb.VerifyLogResponse]]:
     """Verify the log in a database itself, beside a running server or without one."""
-    with _server_installed():
-        import sqlalchemy as sa
+    import sqlalchemy as sa
 
-        from stagewire.service import audit
-        from stagewire.store import upgrades
-        from stagewire.store.database import parse_url
-        from stagewire.store.sqlite import read_engine
-        from stagewire.store.transactions import Tx
+    from stagewire.service import audit
+    from stagewire.store import upgrades
+    from stagewire.store.database import parse_url
+    from stagewire.store.sqlite import read_engine
+    from stagewire.store.transactions import Tx
 
     upgrades.require(database_url)
     url = parse_url(database_url)

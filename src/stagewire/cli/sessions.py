@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from stagewire.cli import texts
 from stagewire.cli.arguments import Format
 
 if TYPE_CHECKING:
@@ -108,7 +109,13 @@ class Session(Everywhere):
         """The registry's client, connected on first use: help and usage errors import no gRPC."""
         from stagewire.client import Client
 
-        return Client(self.address, namespace=self.namespace, token=self.token)
+        texts.remark_logs()
+        return Client(
+            self.address,
+            namespace=self.namespace,
+            token=self.token,
+            on_history_lost=lambda lost: texts.remark(f"warning: {lost}"),
+        )
 
     def show(self, message: "M", view: "View[M]") -> None:
         """Print one resource or answer."""
@@ -128,11 +135,17 @@ class Session(Everywhere):
             self.client.close()
 
 
-def command(app: typer.Typer, name: str, *, examples: Sequence[str] = ()) -> Callable[[F], F]:
+def command(
+    app: typer.Typer,
+    name: str,
+    *,
+    examples: Sequence[str] = (),
+    everywhere: Sequence[str] = ("address", "namespace", "token", "output"),
+) -> Callable[[F], F]:
     """Make a function whose first parameter is the `Session` a command with these examples.
 
-    The function itself is returned unchanged; the command also takes the options of
-    `Everywhere`. A docstring is the help, its first line the summary.
+    The function itself is returned unchanged; the command also takes those options of
+    `Everywhere` that mean something to it. A docstring is the help, its first line the summary.
     """
 
     def register(function: F) -> F:
@@ -144,11 +157,12 @@ def command(app: typer.Typer, name: str, *, examples: Sequence[str] = ()) -> Cal
                     option, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation
                 )
                 for option, annotation in _SHARED.items()
+                if option in everywhere
             ),
         ]
 
         def run(context: typer.Context, **given: Any) -> None:
-            nearer = {option: given.pop(option) for option in _SHARED}
+            nearer = {option: given.pop(option, None) for option in _SHARED}
             farther = context.find_object(Everywhere) or Everywhere()
             session = Session(
                 **{
@@ -173,7 +187,11 @@ def command(app: typer.Typer, name: str, *, examples: Sequence[str] = ()) -> Cal
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         shown = "\n".join(f"  $ {_folded(example)}" for example in examples)
-        app.command(name, epilog=f"Examples:\n\n{shown}" if shown else None)(run)
+        app.command(
+            name,
+            help=_unwrapped(inspect.getdoc(function) or ""),
+            epilog=f"Examples:\n\n{shown}" if shown else None,
+        )(run)
         return function
 
     return register
@@ -185,6 +203,11 @@ _SHARED: dict[str, Any] = {
     "token": Token,
     "output": Output,
 }
+
+
+def _unwrapped(docstring: str) -> str:
+    """Join each paragraph's lines: the terminal's width decides where they break."""
+    return "\n\n".join(" ".join(text.split()) for text in docstring.split("\n\n"))
 
 
 def _folded(example: str) -> str:

@@ -1,5 +1,6 @@
 """Lines of text that are safe to print; needs nothing but the standard library."""
 
+import logging
 import re
 import sys
 
@@ -20,3 +21,19 @@ def one_line(text: str) -> str:
 def remark(text: str) -> None:
     """Say something beside the answer, on standard error."""
     sys.stderr.write(f"stagewire: {one_line(text)}\n")
+
+
+def remark_logs() -> None:
+    """Say what the SDK and the agent log, in the form of every other remark."""
+    logger = logging.getLogger("stagewire")
+    if not any(isinstance(handler, _Remarks) for handler in logger.handlers):
+        logger.addHandler(_Remarks())
+        logger.propagate = False
+
+
+class _Remarks(logging.Handler):
+    """Writes records as single lines, and never a traceback."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record."""
+        remark(record.getMessage())

@@ -106,7 +106,7 @@ def get(tx: Tx, request: pb.GetModelRequest) -> pb.GetModelResponse:
     space = names.namespace_or_default(request.namespace)
     row = lookup.model(tx, space, request.model)
     answer = pb.GetModelResponse(
-        model=messages.model(tx, row, _tags(tx, row.id)),
+        model=messages.model(tx, row, tags(tx, row.id)),
         aliases={r.alias: r.number for r in tx.rows(_ALIASES, model_id=row.id)},
         latest_version=tx.scalar(_LATEST, model_id=row.id) or 0,
     )
@@ -134,12 +134,12 @@ def list_(tx: Tx, request: pb.ListModelsRequest) -> pb.ListModelsResponse:
         query=("ListModels", space, request.filter, request.order_by),
     )
     rows, token = paged.split(tx.rows(paged.statement))
-    tags: dict[str, dict[str, str]] = {row.id: {} for row in rows}
-    labels = sa.select(schema.ModelTag).where(schema.ModelTag.model_id.in_(list(tags)))
-    for tag in tx.rows(labels) if tags else ():
-        tags[tag.model_id][tag.key] = tag.value
+    labels: dict[str, dict[str, str]] = {row.id: {} for row in rows}
+    tagged = sa.select(schema.ModelTag).where(schema.ModelTag.model_id.in_(list(labels)))
+    for tag in tx.rows(tagged) if labels else ():
+        labels[tag.model_id][tag.key] = tag.value
     return pb.ListModelsResponse(
-        models=[messages.model(tx, row, tags[row.id]) for row in rows], next_page_token=token
+        models=[messages.model(tx, row, labels[row.id]) for row in rows], next_page_token=token
     )
 
 
@@ -149,18 +149,18 @@ def update(tx: Tx, request: pb.UpdateModelRequest) -> pb.UpdateModelResponse:
     row = _to_change(tx, request)
     wanted = {path: getattr(request.update, path) for path in paths}
     if all(getattr(row, path) == value for path, value in wanted.items()):
-        return pb.UpdateModelResponse(model=messages.model(tx, row, _tags(tx, row.id)))
+        return pb.UpdateModelResponse(model=messages.model(tx, row, tags(tx, row.id)))
     return pb.UpdateModelResponse(model=_changed(tx, row, wanted))
 
 
 def set_tags(tx: Tx, request: pb.SetModelTagsRequest) -> pb.SetModelTagsResponse:
     """Set tags of a model."""
     row = _to_change(tx, request)
-    tags = _tags(tx, row.id)
-    wanted = {k: v for k, v in request.tags.items() if tags.get(k) != v}
+    present = tags(tx, row.id)
+    wanted = {k: v for k, v in request.tags.items() if present.get(k) != v}
     if not wanted:
-        return pb.SetModelTagsResponse(model=messages.model(tx, row, tags))
-    _refuse_many_tags({**tags, **wanted})
+        return pb.SetModelTagsResponse(model=messages.model(tx, row, present))
+    _refuse_many_tags({**present, **wanted})
     _put_tags(tx, row.id, wanted)
     return pb.SetModelTagsResponse(model=_changed(tx, row, {}))
 
@@ -168,11 +168,11 @@ def set_tags(tx: Tx, request: pb.SetModelTagsRequest) -> pb.SetModelTagsResponse
 def delete_tags(tx: Tx, request: pb.DeleteModelTagsRequest) -> pb.DeleteModelTagsResponse:
     """Delete tags of a model."""
     row = _to_change(tx, request)
-    tags = _tags(tx, row.id)
-    present = [key for key in request.keys if key in tags]
-    if not present:
-        return pb.DeleteModelTagsResponse(model=messages.model(tx, row, tags))
-    for key in present:
+    present = tags(tx, row.id)
+    doomed = [key for key in request.keys if key in present]
+    if not doomed:
+        return pb.DeleteModelTagsResponse(model=messages.model(tx, row, present))
+    for key in dict.fromkeys(doomed):
         tx.delete(schema.ModelTag, model_id=row.id, key=key)
     return pb.DeleteModelTagsResponse(model=_changed(tx, row, {}))
 
@@ -189,7 +189,7 @@ def rename(tx: Tx, request: pb.RenameModelRequest) -> pb.RenameModelResponse:
     row = lookup.model_to_change(tx, space, old)
     lookup.expect(request.expected_revision, row.revision, f"model {row.name!r}")
     if new == row.name:
-        return pb.RenameModelResponse(model=messages.model(tx, row, _tags(tx, row.id)))
+        return pb.RenameModelResponse(model=messages.model(tx, row, tags(tx, row.id)))
     _leave_name(tx, row, renamed=True)
     next_number, first_number = _take_name(tx, row, new)
     tx.update(
@@ -313,10 +313,11 @@ def _changed(tx: Tx, row: lookup.Row, values: Mapping[str, str]) -> pb.Model:
 
 def _state(tx: Tx, model_id: str) -> pb.Model:
     row = tx.rows(lookup._MODEL, model_id=model_id)[0]
-    return messages.model(tx, row, _tags(tx, model_id))
+    return messages.model(tx, row, tags(tx, model_id))
 
 
-def _tags(tx: Tx, model_id: str) -> dict[str, str]:
+def tags(tx: Tx, model_id: str) -> dict[str, str]:
+    """Read a model's tags."""
     return {row.key: row.value for row in tx.rows(_TAGS, model_id=model_id)}
 
 

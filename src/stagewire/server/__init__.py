@@ -1,0 +1,1 @@
+"""The gRPC edge: sockets, status codes, threads, streams."""

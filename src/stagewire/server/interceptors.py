@@ -1,0 +1,173 @@
+"""What surrounds every call: who calls, until when, one log line, one status whatever happens.
+
+Unary calls run on a bounded pool in a copy of the caller's context, so that logging reaches the
+thread. A refusal, an unforeseen exception and a cancellation of our own all end in a status: a
+CancelledError that a handler lets out would leave the client hanging.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import time
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import structlog
+from google.protobuf import message_factory
+
+from stagewire import errors
+from stagewire.server import servicers, statuses
+from stagewire.service.callers import Caller
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from concurrent.futures import ThreadPoolExecutor
+
+    from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+
+    from stagewire.service.registry import Registry
+
+log = structlog.get_logger("stagewire.rpc")
+
+REQUEST_ID = "x-request-id"
+_LONGEST_ID = 128
+
+
+class Admission:
+    """How many unary calls are taken in before the next one is told to come back."""
+
+    def __init__(self, most: int) -> None:
+        """Admit `most` at once."""
+        self.most = most
+        self.now = 0
+        self.closing = False
+
+    def enter(self) -> None:
+        """Take a call in. Refuses OVERLOADED, and SHUTTING_DOWN once the server stops."""
+        if self.closing:
+            raise shutting_down()
+        if self.now >= self.most:
+            raise errors.RegistryError(
+                "OVERLOADED",
+                f"the server works on {self.most} calls already; try again",
+                retry_after_seconds=0.5,
+            )
+        self.now += 1
+
+    def leave(self) -> None:
+        """Let a call out."""
+        self.now -= 1
+
+
+def shutting_down() -> errors.RegistryError:
+    """Build the refusal of a server that is stopping."""
+    return errors.RegistryError(
+        "SHUTTING_DOWN",
+        "this server is stopping; another one answers",
+        retry_after_seconds=1.0,
+    )
+
+
+def handlers(
+    service: ServiceDescriptor, registry: Registry, pool: ThreadPoolExecutor, admission: Admission
+) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
+    """Make the handlers of a service's unary RPCs."""
+    servicer = servicers.servicer(service, registry)
+    return {
+        method.name: grpc.unary_unary_rpc_method_handler(
+            _on_pool(method, getattr(servicer, method.name), pool, admission),
+            request_deserializer=message_factory.GetMessageClass(method.input_type).FromString,
+            response_serializer=_serialize,
+        )
+        for method in servicers.unary_methods(service)
+    }
+
+
+def _serialize(message: Any) -> bytes:
+    data: bytes = message.SerializeToString()
+    return data
+
+
+def _on_pool(
+    method: MethodDescriptor,
+    behaviour: Callable[[Any, Any], Any],
+    pool: ThreadPoolExecutor,
+    admission: Admission,
+) -> Callable[[Any, Any], Awaitable[Any]]:
+    async def work(request: Any, _context: Any) -> Any:
+        admission.enter()
+        try:
+            loop = asyncio.get_running_loop()
+            context = contextvars.copy_context()
+            future = loop.run_in_executor(pool, context.run, behaviour, request, None)
+            # What has begun is not stopped by a caller who hangs up: it commits or fails whole.
+            return await asyncio.shield(future)
+        finally:
+            admission.leave()
+
+    return answered(method.full_name, work)
+
+
+def answered(
+    name: str, work: Callable[[Any, Any], Awaitable[Any]]
+) -> Callable[[Any, Any], Awaitable[Any]]:
+    """Surround one call: identify, log, and translate whatever it raises into a status."""
+
+    async def call(request: Any, context: Any) -> Any:
+        started = time.monotonic()
+        request_id = _request_id(context)
+        caller = _caller(context, started)
+        servicers.CALLER.set(caller)
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        code = "OK"
+        try:
+            return await work(request, context)
+        except asyncio.CancelledError as error:
+            if context.cancelled() or _being_cancelled():
+                code = "CANCELLED"
+                raise
+            code = "INTERNAL"
+            log.error("a handler cancelled itself", method=name, exc_info=error)
+            await _abort(context, error, request_id)
+        except errors.RegistryError as error:
+            code = error.code
+            await _abort(context, error, request_id)
+        except Exception as error:
+            code = "INTERNAL"
+            log.exception("unforeseen error", method=name)
+            await _abort(context, error, request_id)
+        finally:
+            log.info(
+                "call",
+                method=name,
+                caller=caller.name,
+                code=code,
+                duration_ms=round((time.monotonic() - started) * 1000, 3),
+            )
+
+    return call
+
+
+def _being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+async def _abort(context: Any, error: BaseException, request_id: str) -> None:
+    status = statuses.of(error)
+    trailer = (*status.trailing_metadata, (REQUEST_ID, request_id))
+    await context.abort(status.code, status.details, trailing_metadata=trailer)
+
+
+def _request_id(context: Any) -> str:
+    for key, value in context.invocation_metadata() or ():
+        if key == REQUEST_ID and isinstance(value, str) and value.isprintable():
+            return value[:_LONGEST_ID]
+    return uuid.uuid4().hex
+
+
+def _caller(context: Any, now: float) -> Caller:
+    remaining = context.time_remaining()
+    return Caller(deadline=None if remaining is None else now + remaining)

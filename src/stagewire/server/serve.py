@@ -1,0 +1,206 @@
+"""The composition root: open the database, build the floors, listen, and stop in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from stagewire.server import interceptors, logging, servicers
+from stagewire.server.watches import Pace, Watches
+from stagewire.service.registry import Registry
+from stagewire.service.snapshots import Snapshots
+from stagewire.service.tail import Tail
+from stagewire.store import upgrades
+from stagewire.store.database import Database, StartRefusal, open_database, parse_url
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from stagewire.settings import Settings
+
+log = structlog.get_logger("stagewire.server")
+
+TIDY_SECONDS = 3600
+_WATCH_SERVICE = "modelregistry.v1.WatchService"
+
+#: Keepalive finds dead peers; ages end connections in order, so that load spreads over replicas.
+#: Without a grace, open streams would keep a connection for ever.
+GRPC_OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 20_000),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 20_000),
+    ("grpc.max_connection_age_ms", 15 * 60_000),
+    ("grpc.max_connection_age_grace_ms", 12 * 60_000),
+    ("grpc.max_receive_message_length", 4 * 1024 * 1024),
+    ("grpc.max_metadata_size", 8 * 1024),
+    ("grpc.absolute_max_metadata_size", 16 * 1024),
+    ("grpc.server_handshake_timeout_ms", 10_000),
+    ("grpc.server.max_pending_requests", 20_000),
+    ("grpc.server.max_pending_requests_hard_limit", 50_000),
+    # The default lets a second server bind the same port without a word.
+    ("grpc.so_reuseport", 0),
+)
+
+
+class Server:
+    """One registry server: started, serving, stopped."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Prepare; `start` does the work."""
+        self.settings = settings
+        self.port = 0
+        self.database: Database | None = None
+        self._stack = contextlib.AsyncExitStack()
+
+    async def start(self) -> None:
+        """Open everything and listen. Raises StartRefusal with the remedy."""
+        settings = self.settings
+        loop = asyncio.get_running_loop()
+        self.database = await loop.run_in_executor(None, open_for_serving, settings)
+        self._stack.callback(self.database.close)
+        self.pool = ThreadPoolExecutor(settings.pool_threads, thread_name_prefix="unary")
+        self._stack.callback(self.pool.shutdown, wait=True)
+        # Streams read on threads of their own: a reconnect storm must not starve unary calls.
+        self.stream_pool = ThreadPoolExecutor(8, thread_name_prefix="streams")
+        self._stack.callback(self.stream_pool.shutdown, wait=True)
+        self.registry = Registry(self.database)
+        await loop.run_in_executor(self.pool, self.registry.bootstrap)
+        self.tail = Tail(
+            self.database,
+            self.stream_pool,
+            poll_seconds=settings.poll_interval_seconds,
+            ring_bytes=settings.ring_bytes,
+        )
+        await self.tail.start()
+        self.watches = Watches(
+            self.database,
+            self.tail,
+            Snapshots(self.database, self.stream_pool),
+            self.stream_pool,
+            pace=Pace(
+                bookmark=settings.bookmark_interval_seconds,
+                lifetime=settings.stream_lifetime_seconds,
+                slow=settings.slow_consumer_seconds,
+            ),
+            most=settings.max_watches,
+        )
+        self.admission = interceptors.Admission(settings.max_pending_calls)
+        self.health = health.aio.HealthServicer()
+        self.server = grpc.aio.server(options=GRPC_OPTIONS)
+        self._add_services()
+        self._listen()
+        await self.server.start()
+        await self._set_health(serving=True)
+        self.tail.on_health = self._on_tail_health
+        self._tasks = [
+            asyncio.create_task(self.tail.run()),
+            asyncio.create_task(self._tidy()),
+        ]
+
+    def _add_services(self) -> None:
+        names = [reflection.SERVICE_NAME, health.SERVICE_NAME]
+        for service in servicers.SERVICES:
+            handlers = interceptors.handlers(service, self.registry, self.pool, self.admission)
+            if service.full_name == _WATCH_SERVICE:
+                handlers["Watch"] = watch_handler(self.watches)
+            generic = grpc.method_handlers_generic_handler(service.full_name, handlers)
+            self.server.add_generic_rpc_handlers((generic,))
+            names.append(service.full_name)
+        health_pb2_grpc.add_HealthServicer_to_server(self.health, self.server)
+        reflection.enable_server_reflection(names, self.server)
+
+    def _listen(self) -> None:
+        address = self.settings.grpc_address
+        try:
+            self.port = self.server.add_insecure_port(address)
+        except RuntimeError as error:
+            text = f"can't listen on {address}: is the port taken, or the address not this host's?"
+            raise StartRefusal(text) from error
+        self.address = f"{address.rpartition(':')[0]}:{self.port}"
+
+    async def _set_health(self, *, serving: bool) -> None:
+        status = health_pb2.HealthCheckResponse
+        for name in ("", *(service.full_name for service in servicers.SERVICES)):
+            await self.health.set(name, status.SERVING if serving else status.NOT_SERVING)
+
+    def _on_tail_health(self, healthy: bool) -> None:  # noqa: FBT001  # a callback's one fact
+        if not self.admission.closing:
+            self._health_task = asyncio.ensure_future(self._set_health(serving=healthy))
+
+    async def _tidy(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(TIDY_SECONDS)
+            try:
+                await loop.run_in_executor(self.pool, self.registry.tidy)
+            except Exception:
+                log.exception("tidying failed; it is tried again in an hour")
+
+    async def stop(self) -> None:
+        """Stop in the order that loses no call: unhealthy, drain, Goodbyes, then the server."""
+        settings = self.settings
+        await self._set_health(serving=False)
+        await asyncio.sleep(settings.drain_seconds)
+        await self.watches.end(settings.goodbye_seconds)
+        self.admission.closing = True
+        await self.server.stop(settings.stop_seconds)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._stack.aclose()
+
+
+def open_for_serving(settings: Settings) -> Database:
+    """Open the database, upgrading an embedded one; an old PostgreSQL schema is refused."""
+    if parse_url(settings.database_url).get_backend_name() == "sqlite":
+        upgrades.upgrade(settings.database_url)
+    else:
+        upgrades.require(settings.database_url)
+    return open_database(settings.database_url, readers=settings.pool_threads + 8)
+
+
+def watch_handler(watches: Watches) -> grpc.RpcMethodHandler[Any, Any]:
+    """Make Watch's handler: it writes serialised messages itself."""
+    from stagewire import pb
+
+    return grpc.unary_stream_rpc_method_handler(
+        interceptors.answered(f"{_WATCH_SERVICE}.Watch", watches.watch),
+        request_deserializer=pb.WatchRequest.FromString,
+        response_serializer=None,
+    )
+
+
+def run(settings: Settings, *, announce: Callable[[Server], None] | None = None) -> None:
+    """Serve until SIGTERM or SIGINT. Raises StartRefusal with the remedy."""
+    import uvloop
+
+    logging.configure(settings.log_level)
+
+    async def main() -> None:
+        server = Server(settings)
+        try:
+            await server.start()
+        except BaseException:
+            await server._stack.aclose()
+            raise
+        stopping = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+        log.info("serving", grpc=server.address)
+        if announce is not None:
+            announce(server)
+        await stopping.wait()
+        log.info("stopping")
+        await server.stop()
+
+    uvloop.run(main())

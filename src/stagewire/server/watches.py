@@ -1,0 +1,268 @@
+"""Watch: one stream, from Hello to Goodbye.
+
+A stream holds a place in the log and nothing else. It sends ready slices from the tail's ring, or
+pages through the log where it has fallen behind; what it can't send in order and without gaps it
+announces with a snapshot. A reader that takes nothing for 30 s is let go: it resumes from its
+cursor and has lost nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from google.protobuf.duration_pb2 import Duration
+
+from stagewire import errors, pb
+from stagewire.server.interceptors import shutting_down
+from stagewire.service import limits, watching
+from stagewire.service import tail as tails
+from stagewire.service.cursors import Cursor
+from stagewire.service.tail import Filter, Watcher
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from concurrent.futures import Executor
+
+    from stagewire.service.snapshots import Snapshots
+    from stagewire.service.tail import Entry, Tail
+    from stagewire.store.database import Database
+
+log = structlog.get_logger("stagewire.watch")
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """The times of a stream, in seconds."""
+
+    bookmark: float = 15.0
+    lifetime: float = 300.0
+    slow: float = 30.0
+    abort: float = 5.0
+
+
+class Watches:
+    """All watches of this process."""
+
+    def __init__(
+        self,
+        database: Database,
+        tail: Tail,
+        snapshots: Snapshots,
+        executor: Executor,
+        *,
+        pace: Pace,
+        most: int,
+    ) -> None:
+        """Serve from `tail`, at most `most` streams at once."""
+        self.database = database
+        self.tail = tail
+        self.snapshots = snapshots
+        self.executor = executor
+        self.pace = pace
+        self.most = most
+        self.open = 0
+        self._ending: asyncio.Event = asyncio.Event()
+        self._spread = 0.0
+        self._streams: dict[_Stream, None] = {}
+
+    async def watch(self, request: pb.WatchRequest, context: Any) -> None:
+        """Serve one stream. Refuses what the contract's Watch refuses."""
+        limits.check(request)
+        if self._ending.is_set():
+            raise shutting_down()
+        if self.open >= self.most:
+            raise errors.RegistryError(
+                "TOO_MANY_WATCHES",
+                f"the server serves {self.most} watches already; try again",
+                retry_after_seconds=random.uniform(1, 5),  # noqa: S311  # spreads retries
+            )
+        self.open += 1
+        stream = _Stream(self, request, context)
+        self._streams[stream] = None
+        try:
+            await stream.run()
+        finally:
+            self._streams.pop(stream, None)
+            self.open -= 1
+
+    async def end(self, spread_seconds: float) -> None:
+        """Say Goodbye to every stream, spread over a time, and wait until they have ended."""
+        self._spread = spread_seconds
+        self._ending.set()
+        for stream in list(self._streams):
+            stream.end_after(random.uniform(0, spread_seconds))  # noqa: S311  # spreads resumes
+        while self._streams:
+            await asyncio.sleep(0.02)
+
+
+class _SlowConsumer(Exception):  # noqa: N818  # what the client is, not what failed
+    """The client takes nothing."""
+
+
+class _Stream:
+    """One client's stream."""
+
+    def __init__(self, watches: Watches, request: pb.WatchRequest, context: Any) -> None:
+        self.watches = watches
+        self.tail = watches.tail
+        self.pace = watches.pace
+        self.request = request
+        self.context = context
+        self.filter = Filter.of(request.filter)
+        self.watcher = Watcher(self.filter, 0, b"")
+        self.log_id = ""
+        self.generation = watches.tail.generation
+        self.ends = time.monotonic() + self.pace.lifetime * random.uniform(1, 2)  # noqa: S311
+        self.reason = pb.GOODBYE_REASON_LIFETIME
+
+    def end_after(self, seconds: float) -> None:
+        """End in order, so much later."""
+        self.ends = min(self.ends, time.monotonic() + seconds)
+        self.reason = pb.GOODBYE_REASON_SHUTTING_DOWN
+        self.watcher.wake.set()
+
+    async def run(self) -> None:
+        """Send everything, from Hello to Goodbye."""
+        loop = asyncio.get_running_loop()
+        session = await loop.run_in_executor(
+            self.watches.executor, self.watches.database.next_session
+        )
+        start = await loop.run_in_executor(
+            self.watches.executor,
+            self.watches.database.read,
+            lambda tx: watching.start(tx, self.request, self.filter),
+        )
+        self.log_id = start.log_id
+        self.watcher.position, self.watcher.chain = start.position, start.chain
+        # Before the first word, so that nothing committed after it can be missed.
+        self.tail.register(self.watcher)
+        try:
+            await self._say(hello=self._hello(start, session))
+            if start.snapshot is not None:
+                await self._snapshot(start.snapshot)
+            await self._follow()
+        except _SlowConsumer:
+            raise errors.RegistryError(
+                "SLOW_CONSUMER",
+                f"nothing was taken from this stream for {self.pace.slow:g} s; resume from the "
+                "last cursor",
+                retry_after_seconds=1.0,
+            ) from None
+        finally:
+            self.tail.unregister(self.watcher)
+
+    async def _follow(self) -> None:
+        watcher, tail = self.watcher, self.tail
+        while True:
+            watcher.wake.clear()
+            if tail.generation != self.generation or tail.log_id != self.log_id:
+                raise errors.RegistryError(
+                    "DATABASE_UNAVAILABLE",
+                    "the log's history changed; resume from the last cursor to learn how",
+                    retry_after_seconds=1.0,
+                )
+            if time.monotonic() >= self.ends:
+                return await self._goodbye()
+            recent = tail.recent(watcher.position)
+            if recent is None:
+                await self._send_all(await tail.page(watcher.position))
+            elif watcher.position < tail.last:
+                # A copy of references: the ring moves on while this stream waits to write.
+                await self._send_all(list(_until(recent, tails.PAGE)))
+            else:
+                await self._wait()
+
+    async def _wait(self) -> None:
+        """Wait for what concerns this stream, and say where it stands when nothing comes."""
+        watcher = self.watcher
+        watcher.idle = watcher.position == self.tail.last
+        left = self.ends - time.monotonic()
+        try:
+            async with asyncio.timeout(min(self.pace.bookmark, max(left, 0))):
+                await watcher.wake.wait()
+        except TimeoutError:
+            if watcher.idle:
+                # Whatever came since was not for it.
+                watcher.idle = False
+                watcher.position, watcher.chain = self.tail.last, self.tail.chain[:8]
+            if time.monotonic() < self.ends:
+                await self._bookmark()
+
+    async def _send_all(self, entries: Iterable[Entry]) -> None:
+        watcher = self.watcher
+        for entry in entries:
+            if time.monotonic() >= self.ends:
+                return
+            if entry.revision <= watcher.position:
+                continue
+            slices, entered = self.filter.select(entry)
+            if entered:
+                await self._snapshot(pb.SNAPSHOT_REASON_MODEL_ENTERED, at_least=entry.revision)
+                continue
+            if slices:
+                cursor = self._cursor(entry.revision, entry.chain)
+                await self._write(tails.transaction(entry, cursor, slices))
+            watcher.position, watcher.chain = entry.revision, entry.chain
+
+    async def _snapshot(self, reason: pb.SnapshotReason, *, at_least: int = 0) -> None:
+        snapshot = await self.watches.snapshots.get(
+            self.filter, at_least=max(at_least, self.watcher.position)
+        )
+        begin = pb.SnapshotBegin(reason=reason, revision=snapshot.revision)
+        await self._say(snapshot_begin=begin)
+        for chunk in snapshot.chunks():
+            await self._write(chunk)
+        end = pb.SnapshotEnd(
+            count=snapshot.count,
+            digest=snapshot.digest,
+            cursor=self._cursor(snapshot.revision, snapshot.chain),
+        )
+        await self._say(snapshot_end=end)
+        self.watcher.position, self.watcher.chain = snapshot.revision, snapshot.chain
+
+    async def _bookmark(self) -> None:
+        position = self.watcher.position
+        cursor = self._cursor(position, self.watcher.chain)
+        await self._say(bookmark=pb.Bookmark(cursor=cursor, revision=position))
+
+    async def _goodbye(self) -> None:
+        await self._bookmark()
+        after = Duration()
+        if self.reason == pb.GOODBYE_REASON_SHUTTING_DOWN:
+            after.FromMilliseconds(int(random.uniform(0, 1000)))  # noqa: S311  # spreads resumes
+        cursor = self._cursor(self.watcher.position, self.watcher.chain)
+        goodbye = pb.Goodbye(cursor=cursor, reconnect_after=after, reason=self.reason)
+        await self._say(goodbye=goodbye)
+
+    def _hello(self, start: watching.Start, session: int) -> pb.Hello:
+        hello = pb.Hello(log_id=start.log_id, head_revision=start.head, session=session)
+        hello.bookmark_interval.FromMilliseconds(int(self.pace.bookmark * 1000))
+        hello.stream_lifetime.FromMilliseconds(
+            int(max(self.ends - time.monotonic(), 0) * 1000)
+        )
+        return hello
+
+    def _cursor(self, revision: int, chain: bytes) -> bytes:
+        return Cursor(self.log_id, revision, chain, self.filter.digest).encode()
+
+    async def _say(self, **message: Any) -> None:
+        await self._write(pb.WatchResponse(**message).SerializeToString())
+
+    async def _write(self, data: bytes) -> None:
+        try:
+            async with asyncio.timeout(self.pace.slow):
+                await self.context.write(data)
+        except TimeoutError:
+            raise _SlowConsumer from None
+
+
+def _until(entries: Iterable[Entry], most: int) -> Iterable[Entry]:
+    for count, entry in enumerate(entries):
+        if count >= most:
+            return
+        yield entry

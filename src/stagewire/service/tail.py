@@ -1,0 +1,435 @@
+"""The tail: one reader of the log per process, a ring of recent events, and who wants them.
+
+A watcher is a place in the log, not a queue: the tail tells it that something concerns it, and
+it takes the ready-made slices from the ring, or pages through the log when it has fallen behind
+the ring. Everything here runs on the event loop, but for the reads themselves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import defaultdict, deque
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+import structlog
+
+from stagewire import errors, names, pb
+from stagewire.store import events, schema
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from concurrent.futures import Executor
+
+    from stagewire.store.database import Database
+    from stagewire.store.transactions import Tx
+
+log = structlog.get_logger("stagewire.tail")
+
+#: Rows read at once; a transaction's payload is at most 1 MiB.
+PAGE = 500
+MOST_IN_RING = 100_000
+# Watchers that fell behind the ring read the log themselves, so few at a time.
+CATCH_UP_READERS = 4
+_ENTERING = (pb.CHANGE_KIND_MODEL_RENAMED, pb.CHANGE_KIND_MODEL_UNDELETED)
+
+_AFTER = (
+    sa.select(schema.Log)
+    .where(schema.Log.revision > sa.bindparam("after"))
+    .order_by(schema.Log.revision)
+    .limit(sa.bindparam("size"))
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """What a change is found by on one side."""
+
+    namespace: str
+    models: tuple[str, ...]
+    stages: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """One change, ready to be sent: whole, or as LEFT."""
+
+    kind: int
+    before: Keys | None
+    after: Keys | None
+    full: bytes
+    left: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One revision of the log, ready to be sent to anybody."""
+
+    revision: int
+    chain: bytes
+    header: bytes
+    slices: tuple[Slice, ...]
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """What a watcher asked for, canonically."""
+
+    namespaces: frozenset[str]
+    models: frozenset[str]
+    prefix: str
+    stages: frozenset[str]
+    kinds: frozenset[int]
+    digest: bytes
+
+    @classmethod
+    def of(cls, message: pb.WatchFilter) -> Filter:
+        """Read a request's filter. Refuses models together with a prefix."""
+        if message.models and message.model_prefix:
+            raise errors.invalid(
+                "filter.model_prefix", "give either models or model_prefix, not both"
+            )
+        canonical = pb.WatchFilter(
+            namespaces=sorted(set(message.namespaces or ["default"])),
+            models=sorted({names.lookup_model(name) for name in message.models}),
+            model_prefix=names.lookup_model(message.model_prefix),
+            stages=sorted({names.stage_key(stage) for stage in message.stages}),
+            kinds=sorted(set(message.kinds)),
+        )
+        digest = hashlib.sha256(canonical.SerializeToString(deterministic=True)).digest()[:8]
+        return cls(
+            frozenset(canonical.namespaces),
+            frozenset(canonical.models),
+            canonical.model_prefix,
+            frozenset(canonical.stages),
+            frozenset(canonical.kinds),
+            digest,
+        )
+
+    def matches(self, keys: Keys | None) -> bool:
+        """Tell whether one side of a change is what was asked for."""
+        if keys is None:
+            return False
+        if "*" not in self.namespaces and keys.namespace not in self.namespaces:
+            return False
+        if self.models and self.models.isdisjoint(keys.models):
+            return False
+        if self.prefix and not any(name.startswith(self.prefix) for name in keys.models):
+            return False
+        return not self.stages or not self.stages.isdisjoint(keys.stages)
+
+    def select(self, entry: Entry) -> tuple[list[bytes], bool]:
+        """Pick what to send of a revision, and say whether a model entered whole."""
+        chosen: list[bytes] = []
+        for slice_ in entry.slices:
+            if self.kinds and slice_.kind not in self.kinds:
+                continue
+            if self.matches(slice_.after):
+                if slice_.kind in _ENTERING and not self.matches(slice_.before):
+                    return [], True
+                chosen.append(slice_.full)
+            elif self.matches(slice_.before):
+                chosen.append(slice_.left)
+        return chosen, False
+
+
+class Watcher:
+    """A place in the log and a filter: `position` is the last revision dealt with."""
+
+    __slots__ = ("chain", "filter", "idle", "position", "wake")
+
+    def __init__(self, filter_: Filter, position: int, chain: bytes) -> None:
+        """Begin after `position`, whose chain hash begins with `chain`."""
+        self.filter = filter_
+        self.position = position
+        self.chain = chain
+        self.idle = False
+        self.wake = asyncio.Event()
+
+
+class Index:
+    """Watchers by what they watch, so that an event wakes those it concerns and no others."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self._exact: defaultdict[str, dict[Watcher, None]] = defaultdict(dict)
+        self._broad: dict[Watcher, None] = {}
+
+    def add(self, watcher: Watcher) -> None:
+        """Index a watcher by its exact names, or among those that may want any."""
+        for name in watcher.filter.models:
+            self._exact[name][watcher] = None
+        if not watcher.filter.models:
+            self._broad[watcher] = None
+
+    def remove(self, watcher: Watcher) -> None:
+        """Forget a watcher."""
+        for name in watcher.filter.models:
+            self._exact[name].pop(watcher, None)
+            if not self._exact[name]:
+                del self._exact[name]
+        self._broad.pop(watcher, None)
+
+    def concerned(self, entry: Entry) -> Iterator[Watcher]:
+        """Find who may want something of an event."""
+        found = {
+            name for s in entry.slices for k in (s.before, s.after) if k for name in k.models
+        }
+        for name in found:
+            yield from self._exact.get(name, ())
+        yield from self._broad
+
+    def __iter__(self) -> Iterator[Watcher]:
+        """Give every watcher, one with several names several times."""
+        for watchers in self._exact.values():
+            yield from watchers
+        yield from self._broad
+
+
+class Tail:
+    """Follows the log of one database for every watcher of this process."""
+
+    def __init__(
+        self,
+        database: Database,
+        executor: Executor,
+        *,
+        poll_seconds: float = 1.0,
+        ring_bytes: int = 32 * 1024 * 1024,
+    ) -> None:
+        """Prepare; `run` does the work."""
+        self.database = database
+        self.executor = executor
+        self.poll_seconds = poll_seconds
+        self.ring_bytes = ring_bytes
+        self.log_id = ""
+        self.last = 0
+        self.chain = b""
+        self.generation = 0
+        self.healthy = asyncio.Event()
+        self.on_health: Callable[[bool], None] = lambda _healthy: None
+        self._ring: deque[Entry] = deque()
+        self._size = 0
+        self._index = Index()
+        self._wake = asyncio.Event()
+        self._catch_up = asyncio.Semaphore(CATCH_UP_READERS)
+
+    async def start(self) -> None:
+        """Take up position at the log's head and have commits wake the tail."""
+        loop = asyncio.get_running_loop()
+        await self._take_position()
+        self.database.on_commit(lambda _revision: loop.call_soon_threadsafe(self._wake.set))
+
+    async def run(self) -> None:
+        """Read new events as they come, for ever; a poll makes up for every lost wake."""
+        while True:
+            try:
+                async with asyncio.timeout(self.poll_seconds):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+            self._wake.clear()
+            try:
+                await self._read_new()
+                self._report(healthy=True)
+            except errors.RegistryError as error:
+                log.warning("the log can't be read", reason=error.reason)
+                self._report(healthy=False)
+                await asyncio.sleep(self.poll_seconds)
+            except BrokenLog as error:
+                await self._start_over(error)
+
+    def register(self, watcher: Watcher) -> None:
+        """Have a watcher woken by what concerns it."""
+        self._index.add(watcher)
+
+    def unregister(self, watcher: Watcher) -> None:
+        """Leave a watcher alone from now on."""
+        self._index.remove(watcher)
+
+    def recent(self, after: int) -> Iterable[Entry] | None:
+        """Give the events after a revision, or None when the ring no longer has them."""
+        if after >= self.last:
+            return ()
+        if not self._ring or after < self._ring[0].revision - 1:
+            return None
+        return islice(self._ring, after - self._ring[0].revision + 1, None)
+
+    async def page(self, after: int) -> list[Entry]:
+        """Read events after a revision from the log itself, a page at most."""
+        async with self._catch_up:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self.executor, self._page, after)
+
+    def _page(self, after: int) -> list[Entry]:
+        return self.database.read(lambda tx: [entry(row) for row in _rows(tx, after)])
+
+    async def _take_position(self) -> None:
+        def work(tx: Tx) -> tuple[str, int, bytes]:
+            return tx.log_id, tx.head, tx.head_hash
+
+        loop = asyncio.get_running_loop()
+        self.log_id, self.last, self.chain = await loop.run_in_executor(
+            self.executor, self.database.read, work
+        )
+        self._ring.clear()
+        self._size = 0
+        self._report(healthy=True)
+
+    async def _read_new(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            after, chain = self.last, self.chain
+            entries, head, chain = await loop.run_in_executor(
+                self.executor, self._new, after, chain
+            )
+            for new in entries:
+                self._publish(new)
+            self.chain = chain
+            if self.last >= head:
+                return
+
+    def _new(self, after: int, chain: bytes) -> tuple[list[Entry], int, bytes]:
+        def work(tx: Tx) -> tuple[list[Entry], int, bytes]:
+            if tx.log_id != self.log_id or tx.head < after:
+                text = f"log {tx.log_id} ends at {tx.head}, expected {self.log_id} from {after}"
+                raise BrokenLog(text)
+            if tx.head == after:
+                if tx.head_hash != chain:
+                    text = f"revision {after} is another transaction now"
+                    raise BrokenLog(text)
+                return [], tx.head, chain
+            entries, chain_after = _chained(_rows(tx, after), after, chain)
+            return entries, tx.head, chain_after
+
+        return self.database.read(work)
+
+    def _publish(self, new: Entry) -> None:
+        self._ring.append(new)
+        self._size += new.size
+        while self._ring and (self._size > self.ring_bytes or len(self._ring) > MOST_IN_RING):
+            self._size -= self._ring.popleft().size
+        before, self.last, self.chain = self.chain[:8], new.revision, new.chain
+        for watcher in self._index.concerned(new):
+            if watcher.idle:
+                # Nothing up to here concerned it, or it would have been woken before.
+                watcher.idle = False
+                watcher.position, watcher.chain = new.revision - 1, before
+            watcher.wake.set()
+
+    async def _start_over(self, error: BrokenLog) -> None:
+        """End every stream: each resumes with its cursor, and is told what became of it."""
+        log.error("the log's history changed under the tail", problem=str(error))
+        self._report(healthy=False)
+        self.generation += 1
+        for watcher in self._index:
+            watcher.wake.set()
+        await self._take_position()
+
+    def _report(self, *, healthy: bool) -> None:
+        if healthy != self.healthy.is_set():
+            (self.healthy.set if healthy else self.healthy.clear)()
+            self.on_health(healthy)
+
+
+class BrokenLog(Exception):  # noqa: N818  # it says what was found, not what failed
+    """What follows in the log does not follow from what was read before."""
+
+
+def _rows(tx: Tx, after: int) -> Any:
+    return tx.rows(_AFTER, after=after, size=PAGE)
+
+
+def _chained(rows: Any, after: int, chain: bytes) -> tuple[list[Entry], bytes]:
+    """Make entries of rows, checking that each follows from the one before."""
+    entries = []
+    for row in rows:
+        if row.revision != after + 1:
+            text = f"revision {after + 1} is missing"
+            raise BrokenLog(text)
+        if events.chain(chain, row.revision, row.commit_time, row.payload) != row.chain_hash:
+            text = f"revision {row.revision} does not hash onto the one before it"
+            raise BrokenLog(text)
+        entries.append(entry(row))
+        after, chain = row.revision, row.chain_hash
+    return entries, chain
+
+
+def entry(row: Any) -> Entry:
+    """Make what is sent of a log row, once for every watcher of the process."""
+    payload = pb.EventPayload()
+    payload.ParseFromString(row.payload)
+    header = pb.Transaction(
+        revision=row.revision,
+        actor=payload.actor,
+        request_id=payload.request_id,
+        reason=payload.reason,
+    )
+    header.commit_time.FromMicroseconds(row.commit_time)
+    slices = tuple(_slice(record) for record in payload.records)
+    size = sum(len(s.full) + len(s.left) + 200 for s in slices) + 500
+    return Entry(row.revision, row.chain_hash[:8], header.SerializeToString(), slices, size)
+
+
+def _slice(record: pb.ChangeRecord) -> Slice:
+    change = record.change
+    before = record.before if record.HasField("before") else None
+    left = b""
+    if before is not None:
+        model = before.models[0] if before.models else change.model
+        left = pb.Transaction(
+            changes=[
+                pb.Change(
+                    kind=change.kind,
+                    delivery=pb.CHANGE_DELIVERY_LEFT,
+                    namespace=before.namespace,
+                    model=model,
+                    model_id=change.model_id,
+                    version=change.version,
+                    stage=change.stage,
+                    left_stages=before.stages,
+                )
+            ]
+        ).SerializeToString()
+    return Slice(
+        change.kind,
+        _keys(before),
+        _keys(record.after if record.HasField("after") else None),
+        pb.Transaction(changes=[change]).SerializeToString(),
+        left,
+    )
+
+
+def _keys(keys: pb.MatchKeys | None) -> Keys | None:
+    if keys is None:
+        return None
+    stages = frozenset(names.stage_key(stage) for stage in keys.stages)
+    return Keys(keys.namespace, tuple(keys.models), stages)
+
+
+def transaction(chosen: Entry, cursor: bytes, slices: list[bytes]) -> bytes:
+    """Join header, cursor and slices into one WatchResponse; serialised messages concatenate."""
+    body = b"".join((chosen.header, _CURSOR_TAG, _varint(len(cursor)), cursor, *slices))
+    return b"".join((_TRANSACTION_TAG, _varint(len(body)), body))
+
+
+def _varint(number: int) -> bytes:
+    data = bytearray()
+    while number > 0x7F:  # noqa: PLR2004  # seven bits a byte
+        data.append(number & 0x7F | 0x80)
+        number >>= 7
+    data.append(number)
+    return bytes(data)
+
+
+def _tag(message: type[Any], field: str) -> bytes:
+    """Give the bytes that announce a length-delimited field."""
+    return _varint(message.DESCRIPTOR.fields_by_name[field].number << 3 | 2)
+
+
+_CURSOR_TAG = _tag(pb.Transaction, "cursor")
+_TRANSACTION_TAG = _tag(pb.WatchResponse, "transaction")

@@ -1,0 +1,50 @@
+"""What the server can be told: flag over environment (`STAGEWIRE_…`) over default."""
+
+from __future__ import annotations
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """The server's settings; each is also an environment variable with the prefix STAGEWIRE_."""
+
+    model_config = SettingsConfigDict(env_prefix="STAGEWIRE_", env_nested_delimiter="__")
+
+    database_url: str = Field(
+        default="sqlite:///data/stagewire.db",
+        description="sqlite:///FILE or postgresql+psycopg://USER@HOST/NAME",
+    )
+    grpc_address: str = Field(
+        default="127.0.0.1:50051", description="where gRPC listens; port 0 picks a free one"
+    )
+    log_level: str = Field(default="info", description="debug, info, warning or error")
+    pool_threads: int = Field(default=64, ge=1, description="unary calls worked on at once")
+    max_pending_calls: int = Field(
+        default=1000, ge=1, description="unary calls admitted before OVERLOADED"
+    )
+    max_watches: int = Field(default=20_000, ge=0, description="streams before TOO_MANY_WATCHES")
+    bookmark_interval_seconds: float = Field(
+        default=15.0, gt=0, description="an idle watch says something this often"
+    )
+    stream_lifetime_seconds: float = Field(
+        default=300.0, gt=0, description="a watch ends, in order, after one to two times this"
+    )
+    slow_consumer_seconds: float = Field(
+        default=30.0, gt=0, description="a watch that takes nothing for so long is ended"
+    )
+    poll_interval_seconds: float = Field(
+        default=1.0, gt=0, description="the log is looked at so often whatever else wakes the tail"
+    )
+    ring_bytes: int = Field(
+        default=32 * 1024 * 1024, ge=0, description="recent changes kept in memory for watches"
+    )
+    drain_seconds: float = Field(
+        default=5.0, ge=0, description="between NOT_SERVING and the first Goodbye"
+    )
+    goodbye_seconds: float = Field(
+        default=10.0, ge=0, description="Goodbyes are spread over so long at shutdown"
+    )
+    stop_seconds: float = Field(
+        default=15.0, ge=0, description="running calls may take so long at shutdown"
+    )
