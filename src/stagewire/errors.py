@@ -104,13 +104,15 @@ class RegistryError(Exception):
         return CODES[self.reason]
 
     def __str__(self) -> str:
-        """The text for the caller."""
+        """Give the text for the caller."""
         return self.message
 
 
 def invalid(name: str, description: str, *, reason: str = "INVALID_FIELD") -> RegistryError:
     """Build the refusal of one field."""
-    return RegistryError(reason, f"{name}: {description}", fields=[FieldViolation(name, description)])
+    return RegistryError(
+        reason, f"{name}: {description}", fields=[FieldViolation(name, description)]
+    )
 
 
 def not_found(reason: str, kind: str, name: str, message: str) -> RegistryError:

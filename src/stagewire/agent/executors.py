@@ -35,7 +35,7 @@ class ExecutionFailed(RuntimeError):
 
 
 class ExecutionInterrupted(ExecutionFailed, Interrupted):
-    """The command was ended half-way, for taking too long or because the agent stops."""
+    """The order was cut off half-way: it took too long, or the agent stops."""
 
 
 class ExecHook:
@@ -88,6 +88,8 @@ class ExecHook:
         except OSError as error:
             raise ExecutionFailed(f"{self._command[0]} can't be started: {error}") from error
         self._running = process
+        if self._cancelled.is_set():  # between the first look and the start
+            _end_group(process)
         try:
             status = process.wait(self._timeout_seconds)
         except subprocess.TimeoutExpired:
@@ -97,7 +99,7 @@ class ExecHook:
             ) from None
         finally:
             self._running = None
-        if self._cancelled.is_set():
+        if status != 0 and self._cancelled.is_set():
             raise ExecutionInterrupted(f"{self._command[0]} was ended because the agent stops")
         return status
 
@@ -141,6 +143,10 @@ class HttpHook:
         connect = http.client.HTTPSConnection if self._is_tls else http.client.HTTPConnection
         connection = connect(self._host, self._port, timeout=self._timeout_seconds)
         try:
+            connection.connect()
+        except OSError as error:
+            raise ExecutionFailed(f"{self._url} can't be reached: {error}") from error
+        try:
             connection.request(
                 "POST",
                 self._path,
@@ -150,7 +156,8 @@ class HttpHook:
             answer = connection.getresponse()
             said = answer.read(_TAIL_BYTES).decode(errors="replace").replace("\0", "�").strip()
         except (OSError, http.client.HTTPException) as error:
-            raise ExecutionFailed(f"{self._url} did not answer: {error}") from error
+            # It may have been carried out, or half of it.
+            raise ExecutionInterrupted(f"{self._url} did not answer: {error}") from error
         finally:
             connection.close()
         if not http.client.OK <= answer.status < http.client.MULTIPLE_CHOICES:

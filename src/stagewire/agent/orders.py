@@ -62,6 +62,6 @@ class Interrupted(Exception):
     """Raised by an executor that was ended half-way: nobody knows what runs now."""
 
 
-#: Carries out an order, or raises: `Rejected` to refuse it for good, anything else to be asked again.
+#: Carries out an order, or raises: `Rejected` to refuse it for good, else to be asked again.
 #: After `Interrupted` what ran before is asked for again too; after the rest it still runs.
 Executor = Callable[[Order], object]

@@ -8,6 +8,7 @@ CancelledError that a handler lets out would leave the client hanging.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import time
 import uuid
@@ -33,6 +34,7 @@ log = structlog.get_logger("stagewire.rpc")
 
 REQUEST_ID = "x-request-id"
 _LONGEST_ID = 128
+_ABORT_SECONDS = 5.0
 
 
 class Admission:
@@ -129,7 +131,7 @@ def answered(
                 code = "CANCELLED"
                 raise
             code = "INTERNAL"
-            log.error("a handler cancelled itself", method=name, exc_info=error)
+            log.exception("a handler cancelled itself", method=name)
             await _abort(context, error, request_id)
         except errors.RegistryError as error:
             code = error.code
@@ -158,7 +160,11 @@ def _being_cancelled() -> bool:
 async def _abort(context: Any, error: BaseException, request_id: str) -> None:
     status = statuses.of(error)
     trailer = (*status.trailing_metadata, (REQUEST_ID, request_id))
-    await context.abort(status.code, status.details, trailing_metadata=trailer)
+    # To a client that takes nothing the status waits for the same flow control as the rest:
+    # leave it to the connection's age then.
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_ABORT_SECONDS):
+            await context.abort(status.code, status.details, trailing_metadata=trailer)
 
 
 def _request_id(context: Any) -> str:

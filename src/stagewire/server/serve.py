@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import structlog
+import uvloop
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from stagewire import pb
 from stagewire.server import interceptors, logging, servicers
 from stagewire.server.watches import Pace, Watches
 from stagewire.service.registry import Registry
@@ -83,7 +85,6 @@ class Server:
         )
         await self.tail.start()
         self.watches = Watches(
-            self.database,
             self.tail,
             Snapshots(self.database, self.stream_pool),
             self.stream_pool,
@@ -146,6 +147,10 @@ class Server:
             except Exception:
                 log.exception("tidying failed; it is tried again in an hour")
 
+    async def abandon(self) -> None:
+        """Let go of what a failed start had opened."""
+        await self._stack.aclose()
+
     async def stop(self) -> None:
         """Stop in the order that loses no call: unhealthy, drain, Goodbyes, then the server."""
         settings = self.settings
@@ -171,8 +176,6 @@ def open_for_serving(settings: Settings) -> Database:
 
 def watch_handler(watches: Watches) -> grpc.RpcMethodHandler[Any, Any]:
     """Make Watch's handler: it writes serialised messages itself."""
-    from stagewire import pb
-
     return grpc.unary_stream_rpc_method_handler(
         interceptors.answered(f"{_WATCH_SERVICE}.Watch", watches.watch),
         request_deserializer=pb.WatchRequest.FromString,
@@ -182,8 +185,6 @@ def watch_handler(watches: Watches) -> grpc.RpcMethodHandler[Any, Any]:
 
 def run(settings: Settings, *, announce: Callable[[Server], None] | None = None) -> None:
     """Serve until SIGTERM or SIGINT. Raises StartRefusal with the remedy."""
-    import uvloop
-
     logging.configure(settings.log_level)
 
     async def main() -> None:
@@ -191,7 +192,7 @@ def run(settings: Settings, *, announce: Callable[[Server], None] | None = None)
         try:
             await server.start()
         except BaseException:
-            await server._stack.aclose()
+            await server.abandon()
             raise
         stopping = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -33,7 +33,8 @@ def of(error: BaseException) -> grpc.Status:
         message=error.message[:_LONGEST_MESSAGE],
         details=[_packed(detail) for detail in _details(error)],
     )
-    return rpc_status.to_status(status)
+    made: grpc.Status = rpc_status.to_status(status)
+    return made
 
 
 def _details(error: errors.RegistryError) -> list[Message]:

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
     from stagewire.service.snapshots import Snapshots
     from stagewire.service.tail import Entry, Tail
-    from stagewire.store.database import Database
 
 log = structlog.get_logger("stagewire.watch")
 
@@ -42,7 +41,6 @@ class Pace:
     bookmark: float = 15.0
     lifetime: float = 300.0
     slow: float = 30.0
-    abort: float = 5.0
 
 
 class Watches:
@@ -50,7 +48,6 @@ class Watches:
 
     def __init__(
         self,
-        database: Database,
         tail: Tail,
         snapshots: Snapshots,
         executor: Executor,
@@ -59,15 +56,14 @@ class Watches:
         most: int,
     ) -> None:
         """Serve from `tail`, at most `most` streams at once."""
-        self.database = database
         self.tail = tail
         self.snapshots = snapshots
         self.executor = executor
         self.pace = pace
         self.most = most
         self.open = 0
-        self._ending: asyncio.Event = asyncio.Event()
-        self._spread = 0.0
+        self._ending = asyncio.Event()
+        self._empty = asyncio.Event()
         self._streams: dict[_Stream, None] = {}
 
     async def watch(self, request: pb.WatchRequest, context: Any) -> None:
@@ -79,28 +75,30 @@ class Watches:
             raise errors.RegistryError(
                 "TOO_MANY_WATCHES",
                 f"the server serves {self.most} watches already; try again",
-                retry_after_seconds=random.uniform(1, 5),  # noqa: S311  # spreads retries
+                retry_after_seconds=random.uniform(1, 5),
             )
-        self.open += 1
         stream = _Stream(self, request, context)
+        self.open += 1
         self._streams[stream] = None
         try:
             await stream.run()
         finally:
             self._streams.pop(stream, None)
             self.open -= 1
+            if not self._streams:
+                self._empty.set()
 
     async def end(self, spread_seconds: float) -> None:
         """Say Goodbye to every stream, spread over a time, and wait until they have ended."""
-        self._spread = spread_seconds
         self._ending.set()
         for stream in list(self._streams):
-            stream.end_after(random.uniform(0, spread_seconds))  # noqa: S311  # spreads resumes
-        while self._streams:
-            await asyncio.sleep(0.02)
+            stream.end_after(random.uniform(0, spread_seconds))
+        if self._streams:
+            self._empty.clear()
+            await self._empty.wait()
 
 
-class _SlowConsumer(Exception):  # noqa: N818  # what the client is, not what failed
+class _SlowConsumer(Exception):
     """The client takes nothing."""
 
 
@@ -117,7 +115,7 @@ class _Stream:
         self.watcher = Watcher(self.filter, 0, b"")
         self.log_id = ""
         self.generation = watches.tail.generation
-        self.ends = time.monotonic() + self.pace.lifetime * random.uniform(1, 2)  # noqa: S311
+        self.ends = time.monotonic() + self.pace.lifetime * random.uniform(1, 2)
         self.reason = pb.GOODBYE_REASON_LIFETIME
 
     def end_after(self, seconds: float) -> None:
@@ -129,20 +127,15 @@ class _Stream:
     async def run(self) -> None:
         """Send everything, from Hello to Goodbye."""
         loop = asyncio.get_running_loop()
-        session = await loop.run_in_executor(
-            self.watches.executor, self.watches.database.next_session
-        )
         start = await loop.run_in_executor(
-            self.watches.executor,
-            self.watches.database.read,
-            lambda tx: watching.start(tx, self.request, self.filter),
+            self.watches.executor, watching.begin, self.tail.database, self.request, self.filter
         )
         self.log_id = start.log_id
         self.watcher.position, self.watcher.chain = start.position, start.chain
         # Before the first word, so that nothing committed after it can be missed.
         self.tail.register(self.watcher)
         try:
-            await self._say(hello=self._hello(start, session))
+            await self._say(hello=self._hello(start))
             if start.snapshot is not None:
                 await self._snapshot(start.snapshot)
             await self._follow()
@@ -209,7 +202,7 @@ class _Stream:
                 await self._write(tails.transaction(entry, cursor, slices))
             watcher.position, watcher.chain = entry.revision, entry.chain
 
-    async def _snapshot(self, reason: pb.SnapshotReason, *, at_least: int = 0) -> None:
+    async def _snapshot(self, reason: pb.SnapshotReason.ValueType, *, at_least: int = 0) -> None:
         snapshot = await self.watches.snapshots.get(
             self.filter, at_least=max(at_least, self.watcher.position)
         )
@@ -234,17 +227,15 @@ class _Stream:
         await self._bookmark()
         after = Duration()
         if self.reason == pb.GOODBYE_REASON_SHUTTING_DOWN:
-            after.FromMilliseconds(int(random.uniform(0, 1000)))  # noqa: S311  # spreads resumes
+            after.FromMilliseconds(int(random.uniform(0, 1000)))
         cursor = self._cursor(self.watcher.position, self.watcher.chain)
         goodbye = pb.Goodbye(cursor=cursor, reconnect_after=after, reason=self.reason)
         await self._say(goodbye=goodbye)
 
-    def _hello(self, start: watching.Start, session: int) -> pb.Hello:
-        hello = pb.Hello(log_id=start.log_id, head_revision=start.head, session=session)
+    def _hello(self, start: watching.Start) -> pb.Hello:
+        hello = pb.Hello(log_id=start.log_id, head_revision=start.head, session=start.session)
         hello.bookmark_interval.FromMilliseconds(int(self.pace.bookmark * 1000))
-        hello.stream_lifetime.FromMilliseconds(
-            int(max(self.ends - time.monotonic(), 0) * 1000)
-        )
+        hello.stream_lifetime.FromMilliseconds(int(max(self.ends - time.monotonic(), 0) * 1000))
         return hello
 
     def _cursor(self, revision: int, chain: bytes) -> bytes:

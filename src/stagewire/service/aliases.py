@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from stagewire import errors, names, pb
-from stagewire.service import history, versions
+from stagewire.service import history, states, versions
 from stagewire.store import lookup, schema
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def set_(tx: Tx, request: pb.SetAliasRequest) -> pb.SetAliasResponse:
     lookup.expect(request.expected_revision, row.revision, what)
     present = tx.row(_PRESENT, model_id=owner.id, alias=request.alias)
     if present is not None and present.number == row.number:
-        state = versions.states(tx, {owner.id: owner}, [row])[0]
+        state = states.of(tx, {owner.id: owner}, [row])[0]
         return pb.SetAliasResponse(version=state, previous_version=row.number)
     if present is not None and not request.reassign:
         raise errors.RegistryError(
@@ -92,7 +92,7 @@ def _record(
         update_time=tx.time,
     )
     row = lookup.version(tx, owner, number)
-    state = versions.states(tx, {owner.id: owner}, [row])[0]
+    state = states.of(tx, {owner.id: owner}, [row])[0]
     aliases = {*state.aliases, lost} - {got, ""}
     history.record_version(
         tx,

@@ -77,9 +77,7 @@ def list_events(tx: Tx, request: pb.ListEventsRequest) -> pb.ListEventsResponse:
     return pb.ListEventsResponse(events=found, next_page_token=token)
 
 
-def _conditions(
-    tx: Tx, request: pb.ListEventsRequest
-) -> Iterator[sa.ColumnElement[bool]]:
+def _conditions(tx: Tx, request: pb.ListEventsRequest) -> Iterator[sa.ColumnElement[bool]]:
     about = schema.LogModel
     if request.namespace != "*":
         space = lookup.namespace(tx, request.namespace).name

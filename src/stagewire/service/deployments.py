@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import sqlalchemy as sa
 from google.protobuf.duration_pb2 import Duration
@@ -12,6 +12,7 @@ from google.protobuf.duration_pb2 import Duration
 from stagewire import names, pb
 from stagewire.service import cursors, messages
 from stagewire.store import lookup, pages, schema
+from stagewire.store.transactions import dialect_insert
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,14 +73,7 @@ def report(tx: Tx, request: pb.ReportStatusRequest) -> pb.ReportStatusResponse:
 @cache
 def _upsert(dialect: str, table: type[schema.Table], key: tuple[str, ...]) -> sa.Executable:
     """Insert, or replace what an earlier (session, seq) said."""
-    if dialect == "postgresql":
-        from sqlalchemy.dialects import postgresql
-
-        statement: Any = postgresql.insert(table)
-    else:
-        from sqlalchemy.dialects import sqlite
-
-        statement = sqlite.insert(table)
+    statement = dialect_insert(dialect)(table)
     old, new = table.__table__.c, statement.excluded
     newer = sa.or_(
         new.session > old.session, sa.and_(new.session == old.session, new.seq > old.seq)
@@ -144,7 +138,7 @@ def status(tx: Tx, request: pb.GetDeploymentStatusRequest) -> pb.GetDeploymentSt
 def _reported(space: str) -> sa.Select[Any]:
     """Select reports beside the newest sign of life of their agent."""
     agent = schema.Agent
-    return (
+    statement = (
         sa.select(
             _DEPLOYMENT,
             agent.log_id,
@@ -157,6 +151,7 @@ def _reported(space: str) -> sa.Select[Any]:
         )
         .where(_DEPLOYMENT.namespace == space)
     )
+    return cast("sa.Select[Any]", statement)
 
 
 def _deployments(tx: Tx, space: str, rows: Sequence[Any]) -> list[pb.Deployment]:
@@ -203,9 +198,7 @@ def _duration(micros: int) -> Duration:
     return duration
 
 
-def _desired(
-    tx: Tx, space: str, places: set[tuple[str, str]]
-) -> dict[tuple[str, str], int]:
+def _desired(tx: Tx, space: str, places: set[tuple[str, str]]) -> dict[tuple[str, str], int]:
     """Read the primaries of (model name, stage key) pairs."""
     if not places:
         return {}

@@ -25,12 +25,10 @@ def keys(
 
 def version_keys(state: pb.ModelVersion) -> pb.MatchKeys:
     """Build the keys of a version as it stands."""
-    return keys(
-        state.namespace, models=[state.model], stages=state.stages, aliases=state.aliases
-    )
+    return keys(state.namespace, models=[state.model], stages=state.stages, aliases=state.aliases)
 
 
-def record_namespace(tx: Tx, kind: pb.ChangeKind, state: pb.Namespace) -> None:
+def record_namespace(tx: Tx, kind: pb.ChangeKind.ValueType, state: pb.Namespace) -> None:
     """Record a change of a namespace."""
     found = keys(state.name)
     gone = kind == pb.CHANGE_KIND_NAMESPACE_DELETED
@@ -44,7 +42,7 @@ def record_namespace(tx: Tx, kind: pb.ChangeKind, state: pb.Namespace) -> None:
     _record(tx, change, before=None if new else found, after=None if gone else found)
 
 
-def record_stage(tx: Tx, kind: pb.ChangeKind, state: pb.Stage) -> None:
+def record_stage(tx: Tx, kind: pb.ChangeKind.ValueType, state: pb.Stage) -> None:
     """Record a change of a stage's definition."""
     found = keys(state.namespace, stages=[state.name])
     gone = kind == pb.CHANGE_KIND_STAGE_DELETED
@@ -61,7 +59,7 @@ def record_stage(tx: Tx, kind: pb.ChangeKind, state: pb.Stage) -> None:
 
 def record_model(
     tx: Tx,
-    kind: pb.ChangeKind,
+    kind: pb.ChangeKind.ValueType,
     state: pb.Model,
     *,
     before: pb.MatchKeys | None,
@@ -83,7 +81,7 @@ def record_model(
 
 def record_version(
     tx: Tx,
-    kind: pb.ChangeKind,
+    kind: pb.ChangeKind.ValueType,
     state: pb.ModelVersion,
     *,
     before: pb.MatchKeys | None,

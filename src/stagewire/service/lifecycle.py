@@ -25,7 +25,7 @@ class Rules:
 
     name: str
     active: bool
-    occupancy: pb.StageOccupancy
+    occupancy: pb.StageOccupancy.ValueType
     displace_to: str
 
 
@@ -33,7 +33,7 @@ class Rules:
 class Entry:
     """How a version came to be in a stage."""
 
-    cause: pb.StageEntryCause
+    cause: pb.StageEntryCause.ValueType
     displaced_from: str = ""
 
 
@@ -56,7 +56,7 @@ class Board:
         return {number for key, number in self.now if key == stage}
 
     def enter(
-        self, number: int, stage: str, displace: pb.Displacement, *, leave_others: bool
+        self, number: int, stage: str, displace: pb.Displacement.ValueType, *, leave_others: bool
     ) -> None:
         """Move a version into a stage. Refuses STAGE_OCCUPIED."""
         others = self.holders(stage) - {number}
@@ -106,7 +106,7 @@ class Board:
         """List what was held before and is not now."""
         return sorted(key for key in self.before if key not in self.now)
 
-    def _displaces(self, stage: str, displace: pb.Displacement, others: set[int]) -> bool:
+    def _displaces(self, stage: str, displace: pb.Displacement.ValueType, others: set[int]) -> bool:
         rules = self.rules[stage]
         occupancy = rules.occupancy
         if occupancy == pb.STAGE_OCCUPANCY_EXCLUSIVE_REFUSING or (
@@ -126,8 +126,6 @@ class Board:
     def _displace(self, number: int, stage: str) -> None:
         self.leave(number, stage)
         archive = self.rules[stage].displace_to
-        in_use = any(
-            held == number and self.rules[key].active for key, held in self.now
-        )
+        in_use = any(held == number and self.rules[key].active for key, held in self.now)
         if archive and not in_use and (archive, number) not in self.now:
             self.now[archive, number] = Entry(DISPLACEMENT, displaced_from=stage)

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from stagewire import names, pb
 from stagewire.service import messages
 from stagewire.store import lookup, pages, schema
+from stagewire.store.transactions import dialect_insert
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -82,12 +83,13 @@ def _order(row: dict[str, Any]) -> tuple[int, int, float]:
 
 @cache
 def _insert_point(dialect: str) -> sa.Executable:
-    return _insert(dialect)(schema.Metric).on_conflict_do_nothing()
+    insert: sa.Executable = dialect_insert(dialect)(schema.Metric).on_conflict_do_nothing()
+    return insert
 
 
 @cache
 def _upsert_latest(dialect: str) -> sa.Executable:
-    statement = _insert(dialect)(schema.LatestMetric)
+    statement = dialect_insert(dialect)(schema.LatestMetric)
     old, new = schema.LatestMetric, statement.excluded
     newer = sa.or_(
         new.step > old.step,
@@ -99,21 +101,12 @@ def _upsert_latest(dialect: str) -> sa.Executable:
             sa.or_(old.value.is_(None), new.value > old.value),
         ),
     )
-    return statement.on_conflict_do_update(  # type: ignore[no-any-return]  # of either dialect
+    upsert: sa.Executable = statement.on_conflict_do_update(
         index_elements=["model_id", "number", "key", "dataset"],
         set_={"step": new.step, "time": new.time, "value": new.value},
         where=newer,
     )
-
-
-def _insert(dialect: str) -> Any:
-    if dialect == "postgresql":
-        from sqlalchemy.dialects import postgresql
-
-        return postgresql.insert
-    from sqlalchemy.dialects import sqlite
-
-    return sqlite.insert
+    return upsert
 
 
 def latest(
@@ -145,9 +138,7 @@ def list_(tx: Tx, request: pb.ListMetricsRequest) -> pb.ListMetricsResponse:
             schema.Version.number == table.number,
             schema.Version.deleted.is_(False),
         )
-        statement = (
-            sa.select(table).join(schema.Version, living).where(table.model_id == owner.id)
-        )
+        statement = sa.select(table).join(schema.Version, living).where(table.model_id == owner.id)
         order = [table.key, table.number, table.dataset]
     if request.key:
         statement = statement.where(table.key == request.key)
@@ -160,8 +151,6 @@ def list_(tx: Tx, request: pb.ListMetricsRequest) -> pb.ListMetricsResponse:
     )
     rows, token = paged.split(tx.rows(paged.statement))
     return pb.ListMetricsResponse(
-        metrics=[
-            messages.metric(row, number=0 if request.version else row.number) for row in rows
-        ],
+        metrics=[messages.metric(row, number=0 if request.version else row.number) for row in rows],
         next_page_token=token,
     )

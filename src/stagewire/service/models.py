@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from stagewire import errors, names, pb
-from stagewire.service import history, limits, messages
+from stagewire.service import history, limits, messages, versions
 from stagewire.store import filters, lookup, pages, schema
 
 if TYPE_CHECKING:
@@ -27,9 +27,7 @@ _TAGS = sa.select(schema.ModelTag.key, schema.ModelTag.value).where(
     schema.ModelTag.model_id == sa.bindparam("model_id")
 )
 _HELD = (
-    sa.select(
-        schema.StageHolder.stage, schema.StageHolder.number, schema.Stage.active
-    )
+    sa.select(schema.StageHolder.stage, schema.StageHolder.number, schema.Stage.active)
     .join(schema.Model, schema.Model.id == schema.StageHolder.model_id)
     .join(
         schema.Stage,
@@ -184,7 +182,7 @@ def rename(tx: Tx, request: pb.RenameModelRequest) -> pb.RenameModelResponse:
     old = names.lookup_model(request.model)
     # Names before models, and both names in one order, or two renames could deadlock.
     for name in sorted({old, new}):
-        if name == new or tx.row(lookup._NAME, namespace=space, name=name) is not None:
+        if name == new or tx.row(lookup.NAME, namespace=space, name=name) is not None:
             lookup.name_to_change(tx, space, name)
     row = lookup.model_to_change(tx, space, old)
     lookup.expect(request.expected_revision, row.revision, f"model {row.name!r}")
@@ -219,16 +217,14 @@ def delete(tx: Tx, request: pb.DeleteModelRequest) -> pb.DeleteModelResponse:
     """Delete a model softly. Refuses MODEL_IN_USE unless forced."""
     space = lookup.namespace_to_write_in(tx, request.namespace).name
     name = names.lookup_model(request.model)
-    if tx.row(lookup._NAME, namespace=space, name=name) is not None:
+    if tx.row(lookup.NAME, namespace=space, name=name) is not None:
         lookup.name_to_change(tx, space, name)
     row = lookup.model_to_change(tx, space, name)
     lookup.expect(request.expected_revision, row.revision, f"model {row.name!r}")
     if not request.force:
         _refuse_used(tx, row)
     _leave_name(tx, row, renamed=False)
-    tx.update(
-        schema.Model, {"id": row.id}, deleted=True, revision=tx.revision, update_time=tx.time
-    )
+    tx.update(schema.Model, {"id": row.id}, deleted=True, revision=tx.revision, update_time=tx.time)
     state = _state(tx, row.id)
     stages, aliases = _held(tx, row.id)
     history.record_model(
@@ -270,8 +266,6 @@ def undelete(tx: Tx, request: pb.UndeleteModelRequest) -> pb.UndeleteModelRespon
 
 def purge(tx: Tx, request: pb.PurgeModelRequest) -> pb.PurgeModelResponse:
     """Erase a deleted model's texts. Refuses NOT_DELETED and PURGED."""
-    from stagewire.service import versions
-
     row = lookup.model_by_id_to_change(tx, request.namespace, request.model_id)
     lookup.expect(request.expected_revision, row.revision, f"model {row.name!r}")
     _refuse_living(row)
@@ -302,8 +296,12 @@ def _to_change(tx: Tx, request: Any) -> lookup.Row:
 def _changed(tx: Tx, row: lookup.Row, values: Mapping[str, str]) -> pb.Model:
     """Write a change of the model itself and record it."""
     tx.update(
-        schema.Model, {"id": row.id}, revision=tx.revision, update_time=tx.time,
-        mlflow_time=tx.time, **values,
+        schema.Model,
+        {"id": row.id},
+        revision=tx.revision,
+        update_time=tx.time,
+        mlflow_time=tx.time,
+        **values,
     )
     state = _state(tx, row.id)
     found = history.keys(row.namespace, models=[row.name])
@@ -312,7 +310,7 @@ def _changed(tx: Tx, row: lookup.Row, values: Mapping[str, str]) -> pb.Model:
 
 
 def _state(tx: Tx, model_id: str) -> pb.Model:
-    row = tx.rows(lookup._MODEL, model_id=model_id)[0]
+    row = tx.rows(lookup.MODEL, model_id=model_id)[0]
     return messages.model(tx, row, tags(tx, model_id))
 
 
@@ -321,9 +319,7 @@ def tags(tx: Tx, model_id: str) -> dict[str, str]:
     return {row.key: row.value for row in tx.rows(_TAGS, model_id=model_id)}
 
 
-def _put_tags(
-    tx: Tx, model_id: str, tags: Mapping[str, str], *, fresh: bool = False
-) -> None:
+def _put_tags(tx: Tx, model_id: str, tags: Mapping[str, str], *, fresh: bool = False) -> None:
     for key in () if fresh else tags:
         tx.delete(schema.ModelTag, model_id=model_id, key=key)
     tx.insert_many(
@@ -397,7 +393,7 @@ def _leave_name(tx: Tx, row: lookup.Row, *, renamed: bool) -> None:
             tx.update(schema.NameRange, place, last=row.next_number - 1)
         else:
             tx.delete(schema.NameRange, **place)
-    name = tx.rows(lookup._NAME, **key)[0]
+    name = tx.rows(lookup.NAME, **key)[0]
     tx.update(
         schema.Name,
         key,
@@ -413,11 +409,9 @@ def _take_name(tx: Tx, row: lookup.Row, text: str) -> tuple[int, int]:
     Every number that it has, or will give, under the name must be nobody else's.
     """
     key = {"namespace": row.namespace, "name": text}
-    name = tx.rows(lookup._NAME, **key)[0]
+    name = tx.rows(lookup.NAME, **key)[0]
     _refuse_taken(name, text)
-    under = sa.and_(
-        schema.NameRange.namespace == row.namespace, schema.NameRange.name == text
-    )
+    under = sa.and_(schema.NameRange.namespace == row.namespace, schema.NameRange.name == text)
     ranges = tx.rows(sa.select(schema.NameRange).where(under))
     numbers = tx.rows(
         sa.select(schema.Version.number)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 import sqlalchemy as sa
 from google.protobuf.message import Message
 
-from stagewire import errors
+from stagewire import errors, pb
 from stagewire.service import limits, messages
 from stagewire.store import events, schema
 
@@ -39,7 +39,7 @@ _EXPIRED = sa.delete(schema.Request).where(schema.Request.time < sa.bindparam("b
 _HEAD = sa.select(schema.LogHead.revision, schema.LogHead.commit_time)
 
 
-class _Answered(Exception):  # noqa: N818  # it ends a use case early, with a good answer
+class _Answered(Exception):
     """The use case is over, and what it wrote must not stay."""
 
     def __init__(self, answer: Message) -> None:
@@ -60,9 +60,7 @@ class Operation(Generic[Request, Answer]):
     @overload
     def __get__(self, registry: None, owner: type) -> Operation[Request, Answer]: ...
     @overload
-    def __get__(
-        self, registry: Registry, owner: type
-    ) -> Callable[[Request, Caller], Answer]: ...
+    def __get__(self, registry: Registry, owner: type) -> Callable[[Request, Caller], Answer]: ...
     def __get__(
         self, registry: Registry | None, owner: type
     ) -> Operation[Request, Answer] | Callable[[Request, Caller], Answer]:
@@ -148,7 +146,8 @@ class Write(Operation[Request, Answer]):
         """Store the answer and append the event, which is the last statement."""
         revision, commit_time = tx.revision, tx.time
         if not tx.records and "revision" in answer.DESCRIPTOR.fields_by_name:
-            revision, commit_time = tx.rows(_HEAD)[0]
+            head = tx.connection.execute(_HEAD).one()
+            revision, commit_time = head.revision, head.commit_time
         if request_id:
             tx.insert(
                 schema.Request,
@@ -166,7 +165,7 @@ class Write(Operation[Request, Answer]):
         return answer, revision, commit_time
 
     def _replayed(self, request: Request, row: sa.Row[Any]) -> Message:
-        answer = answer_class(request)()
+        answer: Message = answer_class(request)()
         answer.ParseFromString(row.answer)
         _complete(answer, row.revision, row.time)
         return answer
@@ -192,8 +191,6 @@ def forget_old_requests(tx: Tx) -> int:
 
 def answer_class(request: Message) -> type[Any]:
     """Find the message that answers `request`, by the contract's naming rule."""
-    from stagewire import pb
-
     found: type[Any] = getattr(pb, type(request).__name__.removesuffix("Request") + "Response")
     return found
 

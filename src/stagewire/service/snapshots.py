@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from stagewire import names, pb
-from stagewire.service import messages, models, versions
+from stagewire.service import messages, models, states
 from stagewire.store import events, schema
 
 if TYPE_CHECKING:
@@ -80,8 +80,10 @@ class Snapshot:
     def chunks(self) -> Iterator[bytes]:
         """Give the messages to send, in order."""
         for chunk in self._chunks:
-            yield chunk if isinstance(chunk, bytes) else os.pread(
-                self._file.fileno(), chunk[1], chunk[0]
+            yield (
+                chunk
+                if isinstance(chunk, bytes)
+                else os.pread(self._file.fileno(), chunk[1], chunk[0])
             )
 
 
@@ -210,9 +212,9 @@ def _versions(
         bound = sa.tuple_(sa.literal(after[0], schema.TEXT), sa.literal(after[1]))
         rows = tx.rows(statement.where(place > bound))
         owners = {row.model_id: row for row in rows}
-        states = versions.states(tx, owners, rows)
-        primaries = _primaries(tx, {s.model_id for s in states if s.stages})
-        for state in states:
+        found = states.of(tx, owners, rows)
+        primaries = _primaries(tx, {s.model_id for s in found if s.stages})
+        for state in found:
             held = [
                 pb.StagePrimary(
                     stage=stage, version=primaries[state.model_id, names.stage_key(stage)]

@@ -79,7 +79,7 @@ def update(tx: Tx, request: pb.UpdateStageRequest) -> pb.UpdateStageResponse:
         return pb.UpdateStageResponse(stage=messages.stage(tx, row))
     values = {**wanted, "revision": tx.revision, "update_time": tx.time}
     tx.update(schema.Stage, {"namespace": space, "key": row.key}, **values)
-    state = messages.stage(tx, SimpleNamespace(**{**row._mapping, **values}))
+    state = messages.stage(tx, SimpleNamespace(**{**row._asdict(), **values}))
     history.record_stage(tx, pb.CHANGE_KIND_STAGE_UPDATED, state)
     return pb.UpdateStageResponse(stage=state)
 

@@ -176,9 +176,7 @@ class Index:
 
     def concerned(self, entry: Entry) -> Iterator[Watcher]:
         """Find who may want something of an event."""
-        found = {
-            name for s in entry.slices for k in (s.before, s.after) if k for name in k.models
-        }
+        found = {name for s in entry.slices for k in (s.before, s.after) if k for name in k.models}
         for name in found:
             yield from self._exact.get(name, ())
         yield from self._broad
@@ -222,7 +220,11 @@ class Tail:
         """Take up position at the log's head and have commits wake the tail."""
         loop = asyncio.get_running_loop()
         await self._take_position()
-        self.database.on_commit(lambda _revision: loop.call_soon_threadsafe(self._wake.set))
+
+        def committed(_revision: int) -> None:
+            loop.call_soon_threadsafe(self._wake.set)
+
+        self.database.on_commit(committed)
 
     async def run(self) -> None:
         """Read new events as they come, for ever; a poll makes up for every lost wake."""
@@ -336,7 +338,7 @@ class Tail:
             self.on_health(healthy)
 
 
-class BrokenLog(Exception):  # noqa: N818  # it says what was found, not what failed
+class BrokenLog(Exception):
     """What follows in the log does not follow from what was read before."""
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from stagewire import errors, names, pb
-from stagewire.service import history, messages
+from stagewire.service import history, messages, states
 from stagewire.service.lifecycle import Board, Entry, Rules
 from stagewire.store import lookup, pages, schema
 
@@ -55,9 +55,7 @@ _HELD_AT = sa.select(_HOLDER.number).where(
 )
 _LAST_MOVE = (
     sa.select(_MOVE.revision, _MOVE.undo)
-    .where(
-        _MOVE.model_id == sa.bindparam("model_id"), _MOVE.stage_key == sa.bindparam("stage_key")
-    )
+    .where(_MOVE.model_id == sa.bindparam("model_id"), _MOVE.stage_key == sa.bindparam("stage_key"))
     .order_by(_MOVE.revision.desc())
     .limit(1)
 )
@@ -119,9 +117,7 @@ def transition(tx: Tx, request: pb.TransitionStageRequest) -> pb.TransitionStage
     )
 
 
-def batch(
-    tx: Tx, request: pb.BatchTransitionStagesRequest
-) -> pb.BatchTransitionStagesResponse:
+def batch(tx: Tx, request: pb.BatchTransitionStagesRequest) -> pb.BatchTransitionStagesResponse:
     """Make several transitions in one revision, all or none."""
     space = names.namespace_or_default(request.namespace)
     owners = lookup.models_to_change(tx, space, [move.model for move in request.transitions])
@@ -165,9 +161,7 @@ def rollback(tx: Tx, request: pb.RollbackStageRequest) -> pb.RollbackStageRespon
     if present:
         _expect(lookup.version(tx, owner, max(present)), owner, request.expected_revision)
     target = _rollback_target(tx, owner, stage, present)
-    play = _set_up(
-        tx, owner, defined, stages=[stage.key], numbers=sorted(target.living | present)
-    )
+    play = _set_up(tx, owner, defined, stages=[stage.key], numbers=sorted(target.living | present))
     play.board.restore(stage.key, target.living)
     moved = _apply(tx, play, undo={stage.key: target.undo})
     return pb.RollbackStageResponse(
@@ -187,9 +181,7 @@ class _Target:
     deleted: set[int]
 
 
-def _rollback_target(
-    tx: Tx, owner: lookup.Row, stage: lookup.Row, present: set[int]
-) -> _Target:
+def _rollback_target(tx: Tx, owner: lookup.Row, stage: lookup.Row, present: set[int]) -> _Target:
     """Find the move to go back to: the nearest earlier one that would change anything."""
     place = {"model_id": owner.id, "stage_key": stage.key}
     subject = f"{owner.name}/{stage.name}"
@@ -246,9 +238,7 @@ def _play(tx: Tx, owner: lookup.Row, moves: list[tuple[str, pb.Transition]]) -> 
             play.board.leave_all(move.version)
             continue
         with _naming(prefix):
-            play.board.enter(
-                move.version, key, move.displace, leave_others=move.leave_other_stages
-            )
+            play.board.enter(move.version, key, move.displace, leave_others=move.leave_other_stages)
     return _apply(tx, play)
 
 
@@ -262,9 +252,7 @@ def _naming(prefix: str) -> Iterator[None]:
         raise
 
 
-def _checked(
-    tx: Tx, owner: lookup.Row, move: pb.Transition, defined: dict[str, lookup.Row]
-) -> str:
+def _checked(tx: Tx, owner: lookup.Row, move: pb.Transition, defined: dict[str, lookup.Row]) -> str:
     """Check that a move is possible at all, and answer the key of its stage."""
     version = lookup.version(tx, owner, move.version)
     _expect(version, owner, move.expected_revision)
@@ -326,9 +314,7 @@ def _apply(
     """Write what the board says changed, and record it."""
     board, owner = play.board, play.owner
     entered, left = board.entered(), board.left()
-    touched = [
-        key for key in play.defined if any(key == s for s, *_ in (*entered, *left))
-    ]
+    touched = [key for key in play.defined if any(key == s for s, *_ in (*entered, *left))]
     numbers = sorted({n for _, n, *_ in entered} | {n for _, n in left} | set(deleted or ()))
     if not numbers:
         return Moved()
@@ -341,12 +327,12 @@ def _apply(
             revision=tx.revision,
             update_time=tx.time,
         )
-    states = _states(tx, owner, numbers)
-    held = {names.stage_key(stage) for state in states.values() for stage in state.stages}
+    now = _states(tx, owner, numbers)
+    held = {names.stage_key(stage) for state in now.values() for stage in state.stages}
     primaries = _primaries(tx, owner, [k for k in play.defined if k in held or k in touched])
-    for number, state in states.items():
+    for number, state in now.items():
         _record(tx, play, state, primaries, (deleted or {}).get(number))
-    _record_new_primaries(tx, play, touched, was, primaries, set(numbers))
+    _record_new_primaries(tx, play, touched, was=was, now=primaries, recorded=set(numbers))
     outcomes = [
         pb.StageOutcome(
             model=owner.name,
@@ -357,16 +343,14 @@ def _apply(
         )
         for key in touched
     ]
-    return Moved(states, outcomes)
+    return Moved(now, outcomes)
 
 
-def _write_moves(
-    tx: Tx, play: Play, touched: list[str], undo: Mapping[str, int | None]
-) -> None:
+def _write_moves(tx: Tx, play: Play, touched: list[str], undo: Mapping[str, int | None]) -> None:
     model_id = play.owner.id
     for key in touched:
         last = tx.row(_LAST_MOVE, model_id=model_id, stage_key=key)
-        back = undo[key] if key in undo else (last.revision if last else None)
+        back = undo.get(key, last.revision if last else None)
         tx.insert(
             schema.StageMove, model_id=model_id, stage_key=key, revision=tx.revision, undo=back
         )
@@ -435,19 +419,20 @@ def _record_new_primaries(
     tx: Tx,
     play: Play,
     touched: list[str],
+    *,
     was: Mapping[str, int],
-    primaries: Mapping[str, int],
+    now: Mapping[str, int],
     recorded: set[int],
 ) -> None:
     """Record the versions that others' leaving made primary, for agents that follow one."""
     risen = sorted(
-        {primaries[key] for key in touched if primaries.get(key, 0) not in (0, was.get(key, 0))}
+        {now[key] for key in touched if now.get(key, 0) not in (0, was.get(key, 0))}
         - recorded
     )
     for number, state in _states(tx, play.owner, risen).items() if risen else ():
         found = history.version_keys(state)
         held = [key for key, row in play.defined.items() if row.name in state.stages]
-        current = {**_primaries(tx, play.owner, held), **primaries}
+        current = {**_primaries(tx, play.owner, held), **now}
         history.record_version(
             tx,
             pb.CHANGE_KIND_STAGE_PRIMARY_CHANGED,
@@ -463,8 +448,7 @@ def _primary_messages(
     play: Play, keys: Collection[str], primaries: Mapping[str, int]
 ) -> list[pb.StagePrimary]:
     return [
-        pb.StagePrimary(stage=play.defined[key].name, version=primaries.get(key, 0))
-        for key in keys
+        pb.StagePrimary(stage=play.defined[key].name, version=primaries.get(key, 0)) for key in keys
     ]
 
 
@@ -476,10 +460,8 @@ def _primaries(tx: Tx, owner: lookup.Row, stages: Collection[str]) -> dict[str, 
 
 
 def _states(tx: Tx, owner: lookup.Row, numbers: Collection[int]) -> dict[int, pb.ModelVersion]:
-    from stagewire.service import versions
-
     rows = tx.rows(_VERSIONS, model_id=owner.id, numbers=list(numbers))
-    return {state.version: state for state in versions.states(tx, {owner.id: owner}, rows)}
+    return {state.version: state for state in states.of(tx, {owner.id: owner}, rows)}
 
 
 def _state(tx: Tx, owner: lookup.Row, number: int) -> pb.ModelVersion:
@@ -491,9 +473,7 @@ def _expect(version: lookup.Row, owner: lookup.Row, expected: int) -> None:
     lookup.expect(expected, version.revision, what)
 
 
-def list_history(
-    tx: Tx, request: pb.GetStageHistoryRequest
-) -> pb.GetStageHistoryResponse:
+def list_history(tx: Tx, request: pb.GetStageHistoryRequest) -> pb.GetStageHistoryResponse:
     """List who held a model's stages when, newest first."""
     space = lookup.namespace(tx, request.namespace).name
     owner = lookup.model(tx, space, request.model)

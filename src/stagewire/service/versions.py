@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import defaultdict
-from functools import cache
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import sqlalchemy as sa
 
 from stagewire import errors, names, pb
-from stagewire.service import history, limits, messages, metrics, transitions
+from stagewire.service import history, limits, messages, metrics, states, transitions
 from stagewire.service.messages import Satellites
 from stagewire.store import filters, lookup, pages, schema
 
@@ -40,24 +38,6 @@ _SATELLITE_TABLES = (
     schema.VersionDataset,
     schema.VersionParent,
 )
-_DATASETS = (
-    sa.select(schema.VersionDataset)
-    .where(
-        sa.tuple_(schema.VersionDataset.model_id, schema.VersionDataset.number).in_(
-            sa.bindparam("keys", expanding=True)
-        )
-    )
-    .order_by(schema.VersionDataset.position)
-)
-_PARENTS = (
-    sa.select(schema.VersionParent)
-    .where(
-        sa.tuple_(schema.VersionParent.model_id, schema.VersionParent.number).in_(
-            sa.bindparam("keys", expanding=True)
-        )
-    )
-    .order_by(schema.VersionParent.position)
-)
 
 
 def create(tx: Tx, request: pb.CreateModelVersionRequest) -> pb.CreateModelVersionResponse:
@@ -76,7 +56,7 @@ def copy(tx: Tx, request: pb.CopyModelVersionRequest) -> pb.CopyModelVersionResp
     origin, row = lookup.numbered(tx, space, request.model, request.version)
     if origin.name != names.lookup_model(request.model):
         lookup.model_to_change(tx, space, request.model)
-    wanted = states(tx, {origin.id: origin}, [row])[0]
+    wanted = states.of(tx, {origin.id: origin}, [row])[0]
     parent = pb.ParentVersion(
         model=origin.name, version=row.number, derivation=pb.DERIVATION_COPIED
     )
@@ -200,7 +180,7 @@ def get(tx: Tx, request: pb.GetModelVersionRequest) -> pb.GetModelVersionRespons
     """Return one version."""
     space = names.namespace_or_default(request.namespace)
     owner, row = lookup.numbered(tx, space, request.model, request.version)
-    state = states(tx, {owner.id: owner}, [row], with_metrics=request.include_metrics)[0]
+    state = states.of(tx, {owner.id: owner}, [row], with_metrics=request.include_metrics)[0]
     return pb.GetModelVersionResponse(version=state)
 
 
@@ -208,7 +188,7 @@ def resolve(tx: Tx, request: pb.ResolveModelVersionRequest) -> pb.ResolveModelVe
     """Return the version that a number, stage, alias or "latest" means now."""
     space = names.namespace_or_default(request.namespace)
     owner, row = _resolved(tx, space, request)
-    state = states(tx, {owner.id: owner}, [row], with_metrics=request.include_metrics)[0]
+    state = states.of(tx, {owner.id: owner}, [row], with_metrics=request.include_metrics)[0]
     return pb.ResolveModelVersionResponse(version=state)
 
 
@@ -217,17 +197,20 @@ def _resolved(
 ) -> tuple[lookup.Row, lookup.Row]:
     name, selector = request.model, request.WhichOneof("selector")
     value: Any = getattr(request, selector) if selector else ""
-    if selector == "uri":
+    kind = str(selector or "latest")
+    if kind == "uri":
         if name:
             raise errors.invalid("model", "give either model or uri, not both")
         name, meant = names.parse_models_uri(request.uri)
-        selector, value = next(((k, v) for k, v in meant._asdict().items() if v), (None, ""))
+        kind, value = next(
+            ((field, v) for field, v in meant._asdict().items() if v), ("latest", "")
+        )
     if not name:
         raise errors.invalid("model", "is required: name the model, or give a models:/ uri")
-    if selector == "version":
+    if kind == "version":
         return lookup.numbered(tx, space, name, value)
     owner = lookup.model(tx, space, name)
-    if selector == "stage":
+    if kind == "stage":
         stage = lookup.stage(tx, space, value)
         number = tx.scalar(_PRIMARY, model_id=owner.id, stage_key=stage.key)
         if number is None:
@@ -237,7 +220,7 @@ def _resolved(
                 stage.name,
                 f"no version of model {owner.name!r} is in stage {stage.name!r}",
             )
-    elif selector == "alias":
+    elif kind == "alias":
         number = tx.scalar(_ALIASED, model_id=owner.id, alias=value)
         if number is None:
             raise errors.not_found(
@@ -291,7 +274,7 @@ def list_(tx: Tx, request: pb.ListModelVersionsRequest) -> pb.ListModelVersionsR
         statement = statement.where(schema.Version.model_id == owner.id)
     newest = "version desc" if request.model else "create_time desc"
     paged = pages.paginate(
-        statement,
+        cast("sa.Select[Any]", statement),
         pages.order_versions(request.order_by or newest),
         token=request.page_token,
         size=request.page_size,
@@ -300,7 +283,7 @@ def list_(tx: Tx, request: pb.ListModelVersionsRequest) -> pb.ListModelVersionsR
     rows, token = paged.split(tx.rows(paged.statement))
     owners = {row.model_id: SimpleNamespace(name=row.name) for row in rows}
     return pb.ListModelVersionsResponse(
-        versions=states(tx, owners, rows, with_metrics=request.include_metrics),
+        versions=states.of(tx, owners, rows, with_metrics=request.include_metrics),
         next_page_token=token,
     )
 
@@ -313,14 +296,14 @@ def update(tx: Tx, request: pb.UpdateModelVersionRequest) -> pb.UpdateModelVersi
     owner, row = _to_change(tx, request)
     wanted = {path: getattr(request.update, path) for path in paths}
     if all(getattr(row, path) == value for path, value in wanted.items()):
-        return pb.UpdateModelVersionResponse(version=states(tx, {owner.id: owner}, [row])[0])
+        return pb.UpdateModelVersionResponse(version=states.of(tx, {owner.id: owner}, [row])[0])
     return pb.UpdateModelVersionResponse(version=_changed(tx, owner, row.number, wanted))
 
 
 def set_tags(tx: Tx, request: pb.SetModelVersionTagsRequest) -> pb.SetModelVersionTagsResponse:
     """Set tags of a version."""
     owner, row = _to_change(tx, request)
-    state = states(tx, {owner.id: owner}, [row])[0]
+    state = states.of(tx, {owner.id: owner}, [row])[0]
     wanted = {k: v for k, v in request.tags.items() if state.tags.get(k) != v}
     if not wanted:
         return pb.SetModelVersionTagsResponse(version=state)
@@ -337,7 +320,7 @@ def delete_tags(
 ) -> pb.DeleteModelVersionTagsResponse:
     """Delete tags of a version."""
     owner, row = _to_change(tx, request)
-    state = states(tx, {owner.id: owner}, [row])[0]
+    state = states.of(tx, {owner.id: owner}, [row])[0]
     present = [key for key in request.keys if key in state.tags]
     if not present:
         return pb.DeleteModelVersionTagsResponse(version=state)
@@ -349,7 +332,7 @@ def delete_tags(
 def delete(tx: Tx, request: pb.DeleteModelVersionRequest) -> pb.DeleteModelVersionResponse:
     """Delete a version, ending its stages and aliases. Refuses VERSION_IN_USE unless forced."""
     owner, row = _to_change(tx, request)
-    state = states(tx, {owner.id: owner}, [row])[0]
+    state = states.of(tx, {owner.id: owner}, [row])[0]
     found = history.version_keys(state)
     if not request.force:
         _refuse_used(tx, owner, state)
@@ -362,7 +345,7 @@ def delete(tx: Tx, request: pb.DeleteModelVersionRequest) -> pb.DeleteModelVersi
     )
     end_aliases(tx, owner.id, state.aliases)
     transitions.end(tx, owner, row.number, found)
-    return pb.DeleteModelVersionResponse(version=_reload(tx, owner, row.number))
+    return pb.DeleteModelVersionResponse(version=states.reload(tx, owner, row.number))
 
 
 def end_aliases(tx: Tx, model_id: str, aliases: Iterable[str]) -> None:
@@ -394,7 +377,7 @@ def undelete(tx: Tx, request: pb.UndeleteModelVersionRequest) -> pb.UndeleteMode
         revision=tx.revision,
         update_time=tx.time,
     )
-    state = _reload(tx, owner, row.number)
+    state = states.reload(tx, owner, row.number)
     history.record_version(
         tx,
         pb.CHANGE_KIND_VERSION_UNDELETED,
@@ -409,7 +392,7 @@ def purge(tx: Tx, request: pb.PurgeModelVersionRequest) -> pb.PurgeModelVersionR
     """Erase a deleted version's texts. Refuses NOT_DELETED and PURGED."""
     owner, row = _deleted(tx, request)
     erase(tx, owner, numbers=[row.number])
-    state = _reload(tx, owner, row.number)
+    state = states.reload(tx, owner, row.number)
     return pb.PurgeModelVersionResponse(version=state)
 
 
@@ -429,11 +412,9 @@ def erase(tx: Tx, owner: lookup.Row, *, numbers: Collection[int] | None) -> None
             update_time=tx.time,
             **_ERASED,
         )
-        state = _reload(tx, owner, number)
+        state = states.reload(tx, owner, number)
         found = history.keys(owner.namespace, models=[owner.name])
-        history.record_version(
-            tx, pb.CHANGE_KIND_VERSION_PURGED, state, before=found, after=None
-        )
+        history.record_version(tx, pb.CHANGE_KIND_VERSION_PURGED, state, before=found, after=None)
 
 
 def _deleted(tx: Tx, request: Any) -> tuple[lookup.Row, lookup.Row]:
@@ -470,9 +451,7 @@ def _refuse_used(tx: Tx, owner: lookup.Row, state: pb.ModelVersion) -> None:
         )
 
 
-def _to_change(
-    tx: Tx, request: Any, *, deleted: bool = False
-) -> tuple[lookup.Row, lookup.Row]:
+def _to_change(tx: Tx, request: Any, *, deleted: bool = False) -> tuple[lookup.Row, lookup.Row]:
     space = names.namespace_or_default(request.namespace)
     owner = lookup.model_to_change(tx, space, request.model)
     row = lookup.version(tx, owner, request.version, deleted=deleted)
@@ -490,105 +469,7 @@ def _changed(tx: Tx, owner: lookup.Row, number: int, values: Mapping[str, Any]) 
         update_time=tx.time,
         **values,
     )
-    state = _reload(tx, owner, number)
+    state = states.reload(tx, owner, number)
     found = history.version_keys(state)
-    history.record_version(
-        tx, pb.CHANGE_KIND_VERSION_UPDATED, state, before=found, after=found
-    )
+    history.record_version(tx, pb.CHANGE_KIND_VERSION_UPDATED, state, before=found, after=found)
     return state
-
-
-def _reload(tx: Tx, owner: Any, number: int) -> pb.ModelVersion:
-    row = tx.rows(lookup._VERSION, model_id=owner.id, number=number)
-    return states(tx, {owner.id: owner}, row)[0]
-
-
-def states(
-    tx: Tx, owners: Mapping[str, Any], rows: Sequence[Any], *, with_metrics: bool = False
-) -> list[pb.ModelVersion]:
-    """Map version rows whole: two statements for any number of them, four with lineage."""
-    if not rows:
-        return []
-    keys = [(row.model_id, row.number) for row in rows]
-    found = satellites(tx, keys)
-    latest = metrics.latest(tx, keys) if with_metrics else {}
-    return [
-        messages.version(tx, row, owners[row.model_id], found[key], latest.get(key, ()))
-        for row, key in zip(rows, keys, strict=True)
-    ]
-
-
-def satellites(
-    tx: Tx, keys: Sequence[tuple[str, int]]
-) -> defaultdict[tuple[str, int], Satellites]:
-    """Read what versions have in rows of their own."""
-    found: defaultdict[tuple[str, int], Satellites] = defaultdict(Satellites)
-    lineage: set[str] = set()
-    for row in tx.rows(_satellites_statement(), keys=keys):
-        satellite = found[row.model_id, row.number]
-        if row.kind == "tag":
-            satellite.tags[row.key] = row.value
-        elif row.kind == "param":
-            satellite.params[row.key] = row.value
-        elif row.kind == "stage":
-            satellite.stages.append(row.value)
-        elif row.kind == "alias":
-            satellite.aliases.append(row.key)
-        else:
-            lineage.add(row.kind)
-    if "dataset" in lineage:
-        for row in tx.rows(_DATASETS, keys=keys):
-            found[row.model_id, row.number].datasets.append(
-                pb.Dataset(name=row.name, digest=row.digest, use=row.use, source=row.source)
-            )
-    if "parent" in lineage:
-        for row in tx.rows(_PARENTS, keys=keys):
-            found[row.model_id, row.number].parents.append(
-                pb.ParentVersion(
-                    model=row.parent_model,
-                    version=row.parent_number,
-                    derivation=row.derivation,
-                    model_id=row.parent_id,
-                )
-            )
-    return found
-
-
-@cache
-def _satellites_statement() -> sa.CompoundSelect[Any]:
-    """One statement for tags, params, stages and aliases, and for whether there is lineage."""
-    wanted = sa.bindparam("keys", expanding=True)
-    empty = sa.literal("", schema.TEXT)
-
-    def part(
-        kind: str, table: Any, key: Any, value: Any, position: Any = sa.literal(0)
-    ) -> sa.Select[Any]:
-        return sa.select(
-            sa.literal(kind, schema.TEXT).label("kind"),
-            table.model_id.label("model_id"),
-            table.number.label("number"),
-            key.label("key"),
-            value.label("value"),
-            position.label("position"),
-        ).where(sa.tuple_(table.model_id, table.number).in_(wanted))
-
-    tag, param = schema.VersionTag, schema.VersionParam
-    holder, alias, stage = schema.StageHolder, schema.AliasHolder, schema.Stage
-    stages = (
-        part("stage", holder, holder.stage_key, stage.name, stage.position)
-        .join(schema.Model, schema.Model.id == holder.model_id)
-        .join(
-            stage,
-            sa.and_(stage.namespace == schema.Model.namespace, stage.key == holder.stage_key),
-        )
-        .where(holder.left_revision.is_(None))
-    )
-    union = sa.union_all(
-        part("tag", tag, tag.key, tag.value),
-        part("param", param, param.key, param.value),
-        stages,
-        part("alias", alias, alias.alias, empty).where(alias.unset_revision.is_(None)),
-        part("dataset", schema.VersionDataset, empty, empty),
-        part("parent", schema.VersionParent, empty, empty),
-    )
-    return union.order_by("kind", "position", "key")

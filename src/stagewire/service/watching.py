@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
@@ -13,6 +13,7 @@ from stagewire.store import lookup, schema
 
 if TYPE_CHECKING:
     from stagewire.service.tail import Filter
+    from stagewire.store.database import Database
     from stagewire.store.transactions import Tx
 
 _HEAD = sa.select(schema.LogHead)
@@ -51,7 +52,14 @@ class Start:
     head: int
     position: int
     chain: bytes
-    snapshot: pb.SnapshotReason | None = None
+    snapshot: pb.SnapshotReason.ValueType | None = None
+    session: int = 0
+
+
+def begin(database: Database, request: pb.WatchRequest, filter_: Filter) -> Start:
+    """Judge where a watch begins, and number the stream among its agent's streams."""
+    judged = database.read(lambda tx: start(tx, request, filter_))
+    return replace(judged, session=database.next_session())
 
 
 def start(tx: Tx, request: pb.WatchRequest, filter_: Filter) -> Start:
@@ -81,7 +89,7 @@ def start(tx: Tx, request: pb.WatchRequest, filter_: Filter) -> Start:
 
 def _reset(
     tx: Tx, cursor: cursors.Cursor, top: lookup.Row, filter_: Filter
-) -> pb.SnapshotReason | None:
+) -> pb.SnapshotReason.ValueType | None:
     if cursor.log_id != top.log_id:
         return pb.SNAPSHOT_REASON_OTHER_LOG
     if cursor.revision > top.revision:

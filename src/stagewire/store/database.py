@@ -139,7 +139,7 @@ def open_database(url: str, *, readers: int = 64) -> Database:
     return PostgresDatabase(parsed, readers=readers)
 
 
-class StartRefusal(ValueError):  # noqa: N818  # reads as what it is
+class StartRefusal(ValueError):
     """The database must not be served from as it is; the text says the remedy."""
 
 

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from stagewire import errors, pb
 from stagewire.store import schema
-from stagewire.store.transactions import STAMPS, primary_key
+from stagewire.store.transactions import STAMPS, dialect_insert, primary_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -84,13 +84,8 @@ def _omit_from_records(tx: Tx) -> None:
 
 @cache
 def _texts(dialect: str) -> sa.Executable:
-    if dialect == "postgresql":
-        from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-
-        return postgresql_insert(schema.Text).on_conflict_do_nothing()
-    from sqlalchemy.dialects.sqlite import insert as sqlite_insert
-
-    return sqlite_insert(schema.Text).on_conflict_do_nothing()
+    statement: sa.Executable = dialect_insert(dialect)(schema.Text).on_conflict_do_nothing()
+    return statement
 
 
 def omit_texts(message: Message, prefix: str = "") -> Iterator[tuple[pb.OmittedText, str]]:
@@ -216,10 +211,8 @@ def _stamp_clause(table: str) -> str:
         for names, source in ((revisions, "revision"), (times, "commit_time"))
         for c in names
     ]
-    arrays = ", ".join(
-        f"CAST(:{table}_{i} AS {'bigint' if isinstance(columns[c].type, sa.BigInteger) else 'text'}[])"
-        for i, c in enumerate(key)
-    )
+    types = ["bigint" if isinstance(columns[c].type, sa.BigInteger) else "text" for c in key]
+    arrays = ", ".join(f"CAST(:{table}_{i} AS {type_}[])" for i, type_ in enumerate(types))
     names = ", ".join(f"k{i}" for i in range(len(key)))
     where = " AND ".join(f"t.{c} = k.k{i}" for i, c in enumerate(key))
     return (

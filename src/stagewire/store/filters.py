@@ -1,3 +1,9 @@
 import sqlalchemy as sa
-def models(t): return sa.true()
-def versions(t): return sa.true()
+
+
+def models(t):
+    return sa.true()
+
+
+def versions(t):
+    return sa.true()

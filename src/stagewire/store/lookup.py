@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from stagewire import errors, names
 from stagewire.store import schema
-from stagewire.store.transactions import Again
+from stagewire.store.transactions import Again, dialect_insert
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,19 +49,18 @@ _BY_RANGE = (
         schema.NameRange.namespace == sa.bindparam("namespace"),
         schema.NameRange.name == sa.bindparam("name"),
         schema.NameRange.first <= sa.bindparam("number"),
-        sa.or_(
-            schema.NameRange.last.is_(None), schema.NameRange.last >= sa.bindparam("number")
-        ),
+        sa.or_(schema.NameRange.last.is_(None), schema.NameRange.last >= sa.bindparam("number")),
         schema.Model.deleted.is_(False),
     )
 )
-_MODEL = sa.select(schema.Model).where(schema.Model.id == sa.bindparam("model_id"))
-_MODEL_LOCKED = _MODEL.with_for_update(key_share=True)
-_NAME = sa.select(schema.Name).where(
+MODEL = sa.select(schema.Model).where(schema.Model.id == sa.bindparam("model_id"))
+_MODEL_LOCKED = MODEL.with_for_update(key_share=True)
+NAME = sa.select(schema.Name).where(
     schema.Name.namespace == sa.bindparam("namespace"), schema.Name.name == sa.bindparam("name")
 )
-_NAME_LOCKED = _NAME.with_for_update()
-_VERSION = sa.select(schema.Version).where(
+_NAME_LOCKED = NAME.with_for_update()
+_INSERT_NAME = dialect_insert("postgresql")(schema.Name).on_conflict_do_nothing()
+VERSION = sa.select(schema.Version).where(
     schema.Version.model_id == sa.bindparam("model_id"),
     schema.Version.number == sa.bindparam("number"),
 )
@@ -146,7 +145,7 @@ def models_to_change(tx: Tx, space: str, wanted: Sequence[str]) -> dict[str, Row
 def model_by_id_to_change(tx: Tx, space: str, model_id: str) -> Row:
     """Read and lock a model, living or deleted, by its id."""
     namespace_to_write_in(tx, space)
-    unlocked = tx.row(_MODEL, model_id=model_id)
+    unlocked = tx.row(MODEL, model_id=model_id)
     if unlocked is None or unlocked.namespace != names.namespace_or_default(space):
         raise model_not_found(model_id)
     # The name is locked before the model, as every use case that needs both does.
@@ -161,23 +160,17 @@ def model_by_id_to_change(tx: Tx, space: str, model_id: str) -> Row:
 def name_to_change(tx: Tx, space: str, name: str) -> Row:
     """Read and lock what is known of a name, making it known first."""
     if tx.postgresql:
-        tx.run(_insert_name(), {"namespace": space, "name": name, "next_number": 1})
+        tx.run(_INSERT_NAME, {"namespace": space, "name": name, "next_number": 1})
     row = tx.row(_NAME_LOCKED, namespace=space, name=name)
     if row is None:
         tx.insert(
             schema.Name, namespace=space, name=name, model_id=None, renamed_id=None, next_number=1
         )
-        row = tx.row(_NAME, namespace=space, name=name)
+        row = tx.row(NAME, namespace=space, name=name)
     if row is None:
         raise Again
     tx.locked()
     return row
-
-
-def _insert_name() -> sa.Executable:
-    from sqlalchemy.dialects.postgresql import insert
-
-    return insert(schema.Name).on_conflict_do_nothing()
 
 
 def model_not_found(name: str) -> errors.RegistryError:
@@ -197,7 +190,7 @@ def numbered(tx: Tx, space: str, name: str, number: int) -> tuple[Row, Row]:
 
 def version(tx: Tx, owner: Row, number: int, *, deleted: bool = False) -> Row:
     """Read a living version of a model, or with `deleted` also one that is not."""
-    row = tx.row(_VERSION, model_id=owner.id, number=number)
+    row = tx.row(VERSION, model_id=owner.id, number=number)
     if row is None or (row.deleted and not deleted):
         raise version_not_found(owner.name, number)
     return row

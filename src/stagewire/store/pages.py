@@ -250,7 +250,7 @@ def _after(keys: Sequence[Key], values: Sequence[object]) -> sa.ColumnElement[bo
         # One comparison of rows is what both databases can answer from an index alone.
         row = sa.tuple_(*(key.expression for key in keys))
         bound = sa.tuple_(*(key.bound(v) for key, v in zip(keys, values, strict=True)))
-        return row <= bound if first.descending else row > bound
+        return row < bound if first.descending else row > bound
     after = sa.or_(
         first.follows(values[0]), sa.and_(first.equals(values[0]), _after(rest, values[1:]))
     )

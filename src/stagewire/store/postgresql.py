@@ -82,11 +82,12 @@ class PostgresDatabase(Database):
             reraise=True,
         )
         try:
-            result, revision = retrying(self._attempt, work, deadline)
+            answered: tuple[T, int] = retrying(self._attempt, work, deadline)
         except Again as error:
             raise _contention() from error
         except sa.exc.SQLAlchemyError as error:
             raise self.refusal(error) from error
+        result, revision = answered
         if revision:
             self._committed(revision)
         return result
@@ -103,7 +104,9 @@ class PostgresDatabase(Database):
         """Take the next value of the sequence."""
         try:
             with self._writes.connect() as connection:
-                return int(connection.execute(sa.text("SELECT nextval('watch_sessions')")).scalar_one())
+                return int(
+                    connection.execute(sa.text("SELECT nextval('watch_sessions')")).scalar_one()
+                )
         except sa.exc.SQLAlchemyError as error:
             raise self.refusal(error) from error
 
@@ -129,7 +132,9 @@ class PostgresDatabase(Database):
             log.warning("database contention", sqlstate=state)
             return _contention()
         log.error("database error", sqlstate=state, exc_info=error)
-        gone = isinstance(error, (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError))
+        gone = isinstance(
+            error, (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError)
+        )
         if gone or state.startswith(("08", "57P", "53")):
             return unavailable()
         return errors.RegistryError("INTERNAL", "the registry's database refused the operation")
@@ -151,7 +156,7 @@ class PostgresDatabase(Database):
             text = "PostgreSQL 14 or newer is needed"
             raise StartRefusal(text)
         if off := [name for name in _DURABILITY if settings[name] == "off"]:
-            text = f"PostgreSQL has {', '.join(off)}=off and could lose acknowledged changes; turn it on"
+            text = f"PostgreSQL has {', '.join(off)}=off and could lose changes; turn it on"
             raise StartRefusal(text)
 
 

@@ -7,13 +7,15 @@ was touched (`events.append`).
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 # Both databases compare text by code point, so pages and filters agree.
 TEXT = sa.Text().with_variant(postgresql.TEXT(collation="C"), "postgresql")
-DOUBLE = sa.Double()
+DOUBLE: sa.Double[float] = sa.Double()
 
 
 class Table(DeclarativeBase):
@@ -28,7 +30,12 @@ class Table(DeclarativeBase):
             "pk": "pk_%(table_name)s",
         }
     )
-    type_annotation_map = {str: TEXT, int: sa.BigInteger, bool: sa.Boolean, bytes: sa.LargeBinary}
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        str: TEXT,
+        int: sa.BigInteger,
+        bool: sa.Boolean,
+        bytes: sa.LargeBinary,
+    }
 
 
 class LogHead(Table):

@@ -46,7 +46,7 @@ MAX_GROUP = 32
 SESSION_BLOCK = 1000
 
 
-class _GroupLost(Exception):  # noqa: N818  # control flow within the writer
+class _GroupLost(Exception):
     """SQLite rolled the whole transaction back by itself."""
 
 
@@ -78,7 +78,7 @@ class SqliteDatabase(Database):
         """Lock the file and start the writer. Raises StartRefusal when it is being served."""
         super().__init__()
         self.path = Path(url.database or "")
-        self._lock = _lock(self.path)
+        self._lock = lock(self.path)
         self._reads = read_engine(url, pool_size=readers)
         self._writes = sa.create_engine(url, poolclass=sa.pool.StaticPool)
         event.listen(self._writes, "connect", _write_pragmas(synchronous))
@@ -229,7 +229,7 @@ class SqliteDatabase(Database):
             try:
                 job.result = job.work(tx)
                 job.revision = tx.head if tx.head != revision else 0
-            except BaseException as error:  # noqa: BLE001  # it goes to the caller, not to us
+            except BaseException as error:  # it goes to the caller, not to us
                 # An interrupt or a full disk ends the whole transaction; a later savepoint
                 # would then commit alone, behind the group's back.
                 if not raw.in_transaction:
@@ -290,7 +290,7 @@ def _reserve_sessions(tx: Tx) -> int:
     return int(value) + SESSION_BLOCK
 
 
-def _lock(path: Path) -> int:
+def lock(path: Path) -> int:
     """Hold the file's lock for as long as this process lives, however it dies."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT, 0o600)

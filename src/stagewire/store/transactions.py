@@ -6,6 +6,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 
 from stagewire.store import schema
 
@@ -27,7 +28,7 @@ STAMPS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 
 
-class Again(Exception):  # noqa: N818  # it asks for a retry, it reports no error
+class Again(Exception):
     """The use case must start over: something it had read changed before it was locked."""
 
 
@@ -116,6 +117,11 @@ class Tx:
     def _touch(self, table: type[schema.Table], values: dict[str, Any]) -> None:
         key = tuple(values[column] for column in primary_key(table.__tablename__))
         self.touched.setdefault(table.__tablename__, {})[key] = None
+
+
+def dialect_insert(dialect: str) -> Any:
+    """Give the `insert` that knows ON CONFLICT, of either database."""
+    return postgresql.insert if dialect == "postgresql" else sqlite.insert
 
 
 @cache

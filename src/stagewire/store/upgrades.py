@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import alembic.autogenerate
 import alembic.command
 import alembic.config
 import alembic.migration
 import alembic.script
 import sqlalchemy as sa
 
+from stagewire.store import schema, sqlite
 from stagewire.store.database import StartRefusal, parse_url
 
 if TYPE_CHECKING:
@@ -32,12 +35,8 @@ def upgrade(url: str) -> tuple[str | None, str]:
     parsed = parse_url(url)
     if parsed.get_backend_name() == "sqlite":
         # The lock is the server's own: nobody upgrades a file that is being served.
-        import os
-
-        from stagewire.store import sqlite
-
         path = Path(parsed.database or "")
-        lock = sqlite._lock(path)
+        lock = sqlite.lock(path)
         try:
             return _upgrade(parsed, backup=path)
         finally:
@@ -67,7 +66,9 @@ def require(url: str) -> None:
         return
     shown = parse_url(url).render_as_string(hide_password=True)
     if current is None:
-        text = f"{shown} has no registry yet; run: stagewire database upgrade --database-url {shown}"
+        text = (
+            f"{shown} has no registry yet; run: stagewire database upgrade --database-url {shown}"
+        )
     elif current in _known():
         text = (
             f"{shown} has schema {current}, this release needs {newest}; "
@@ -80,12 +81,8 @@ def require(url: str) -> None:
 
 def drift(connection: sa.Connection) -> list[object]:
     """List the differences between the tables as migrated and as declared."""
-    from alembic.autogenerate import compare_metadata
-
-    from stagewire.store import schema
-
     context = alembic.migration.MigrationContext.configure(connection)
-    return list(compare_metadata(context, schema.Table.metadata))
+    return list(alembic.autogenerate.compare_metadata(context, schema.Table.metadata))
 
 
 def backup(url: str, target: Path) -> None:

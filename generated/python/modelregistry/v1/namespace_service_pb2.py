@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from modelregistry.v1 import limits_pb2 as modelregistry_dot_v1_dot_limits__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(modelregistry/v1/namespace_service.proto\x12\x10modelregistry.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dmodelregistry/v1/limits.proto\"\xa5\x01\n\tNamespace\x12\x37\n\x04name\x18\x01 \x01(\tB)\x92\x82\x19%\x08\x01\x10?:\x1f[a-z0-9]([a-z0-9._-]*[a-z0-9])?\x12\x1c\n\x0b\x64\x65scription\x18\x02 \x01(\tB\x07\x92\x82\x19\x03\x10\x88\'\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x9d\x01\n\x16\x43reateNamespaceRequest\x12\x36\n\tnamespace\x18\x01 \x01(\x0b\x32\x1b.modelregistry.v1.NamespaceB\x06\x92\x82\x19\x02@\x01\x12\x1b\n\nrequest_id\x18\x02 \x01(\tB\x07\x92\x82\x19\x03\x10\x80\x01\x12\x17\n\x06reason\x18\x03 \x01(\tB\x07\x92\x82\x19\x03\x10\xe8\x07\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"[\n\x17\x43reateNamespaceResponse\x12.\n\tnamespace\x18\x01 \x01(\x0b\x32\x1b.modelregistry.v1.Namespace\x12\x10\n\x08revision\x18\x02 \x01(\x03\"K\n\x13GetNamespaceRequest\x12\x16\n\x04name\x18\x01 \x01(\tB\x08\x92\x82\x19\x04\x08\x01\x10?\x12\x1c\n\x0cmin_revision\x18\x02 \x01(\x03\x42\x06\x92\x82\x19\x02(\x00\"X\n\x14GetNamespaceResponse\x12.\n\tnamespace\x18\x01 \x01(\x0b\x32\x1b.modelregistry.v1.Namespace\x12\x10\n\x08revision\x18\x02 \x01(\x03\"p\n\x15ListNamespacesRequest\x12\x1c\n\tpage_size\x18\x01 \x01(\x05\x42\t\x92\x82\x19\x05(\x00\x30\xe8\x07\x12\x1b\n\npage_token\x18\x02 \x01(\tB\x07\x92\x82\x19\x03\x10\x80 \x12\x1c\n\x0cmin_revision\x18\x03 \x01(\x03\x42\x06\x92\x82\x19\x02(\x00\"t\n\x16ListNamespacesResponse\x12/\n\nnamespaces\x18\x01 \x03(\x0b\x32\x1b.modelregistry.v1.Namespace\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x03\"\x89\x01\n\x16\x44\x65leteNamespaceRequest\x12\x16\n\x04name\x18\x01 \x01(\tB\x08\x92\x82\x19\x04\x08\x01\x10?\x12!\n\x11\x65xpected_revision\x18\x02 \x01(\x03\x42\x06\x92\x82\x19\x02(\x00\x12\x1b\n\nrequest_id\x18\x03 \x01(\tB\x07\x92\x82\x19\x03\x10\x80\x01\x12\x17\n\x06reason\x18\x04 \x01(\tB\x07\x92\x82\x19\x03\x10\xe8\x07\"+\n\x17\x44\x65leteNamespaceResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\x32\xa6\x03\n\x10NamespaceService\x12\x66\n\x0f\x43reateNamespace\x12(.modelregistry.v1.CreateNamespaceRequest\x1a).modelregistry.v1.CreateNamespaceResponse\x12]\n\x0cGetNamespace\x12%.modelregistry.v1.GetNamespaceRequest\x1a&.modelregistry.v1.GetNamespaceResponse\x12\x63\n\x0eListNamespaces\x12\'.modelregistry.v1.ListNamespacesRequest\x1a(.modelregistry.v1.ListNamespacesResponse\x12\x66\n\x0f\x44\x65leteNamespace\x12(.modelregistry.v1.DeleteNamespaceRequest\x1a).modelregistry.v1.DeleteNamespaceResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(modelregistry/v1/namespace_service.proto\x12\x10modelregistry.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dmodelregistry/v1/limits.proto\"\xd6\x01\n\tNamespace\x12\x37\n\x04name\x18\x01 \x01(\tB)\x92\x82\x19%\x08\x01\x10?:\x1f[a-z0-9]([a-z0-9._-]*[a-z0-9])?\x12\x1c\n\x0b\x64\x65scription\x18\x02 \x01(\tB\x07\x92\x82\x19\x03\x10\x88\'\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x9d\x01\n\x16\x43reateNamespaceRequest\x12\x36\n\tnamespace\x18\x01 \x01(\x0b\x32\x1b.modelregistry.v1.NamespaceB\x06\x92\x82\x19\x02@\x01\x12\x1b\n\nrequest_id\x18\x02 \x01(\tB\x07\x92\x82\x19\x03\x10\x80\x01\x12\x17\n\x06reason\x18\x03 \x01(\tB\x07\x92\x82\x19\x03\x10\xe8\x07\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"[\n\x17\x43reateNamespaceResponse\x12.\n\tnamespace\x18\x01 \x01(\x0b\x32\x1b.modelregistry.v1.Namespace\x12\x10\n\x08revision\x18\x02 \x01(\x03\"K\n\x13GetNamespaceRequest\x12\x16\n\x04name\x18\x01 \x01(\tB\x08\x92\x82\x19\x04\x08\x01\x10?\x12\x1c\n\x0cmin_revision\x18\x02 \x01(\x03\x42\x06\x92\x82\x19\x02(\x00\"X\n\x14GetNamespaceResponse\x12.\n\tnamespace\x18\x01 \x01(\x0b\x32\x1b.modelregistry.v1.Namespace\x12\x10\n\x08revision\x18\x02 \x01(\x03\"p\n\x15ListNamespacesRequest\x12\x1c\n\tpage_size\x18\x01 \x01(\x05\x42\t\x92\x82\x19\x05(\x00\x30\xe8\x07\x12\x1b\n\npage_token\x18\x02 \x01(\tB\x07\x92\x82\x19\x03\x10\x80 \x12\x1c\n\x0cmin_revision\x18\x03 \x01(\x03\x42\x06\x92\x82\x19\x02(\x00\"t\n\x16ListNamespacesResponse\x12/\n\nnamespaces\x18\x01 \x03(\x0b\x32\x1b.modelregistry.v1.Namespace\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x03\"\x89\x01\n\x16\x44\x65leteNamespaceRequest\x12\x16\n\x04name\x18\x01 \x01(\tB\x08\x92\x82\x19\x04\x08\x01\x10?\x12!\n\x11\x65xpected_revision\x18\x02 \x01(\x03\x42\x06\x92\x82\x19\x02(\x00\x12\x1b\n\nrequest_id\x18\x03 \x01(\tB\x07\x92\x82\x19\x03\x10\x80\x01\x12\x17\n\x06reason\x18\x04 \x01(\tB\x07\x92\x82\x19\x03\x10\xe8\x07\"+\n\x17\x44\x65leteNamespaceResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\x32\xa6\x03\n\x10NamespaceService\x12\x66\n\x0f\x43reateNamespace\x12(.modelregistry.v1.CreateNamespaceRequest\x1a).modelregistry.v1.CreateNamespaceResponse\x12]\n\x0cGetNamespace\x12%.modelregistry.v1.GetNamespaceRequest\x1a&.modelregistry.v1.GetNamespaceResponse\x12\x63\n\x0eListNamespaces\x12\'.modelregistry.v1.ListNamespacesRequest\x1a(.modelregistry.v1.ListNamespacesResponse\x12\x66\n\x0f\x44\x65leteNamespace\x12(.modelregistry.v1.DeleteNamespaceRequest\x1a).modelregistry.v1.DeleteNamespaceResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -62,23 +62,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DELETENAMESPACEREQUEST'].fields_by_name['reason']._loaded_options = None
   _globals['_DELETENAMESPACEREQUEST'].fields_by_name['reason']._serialized_options = b'\222\202\031\003\020\350\007'
   _globals['_NAMESPACE']._serialized_start=127
-  _globals['_NAMESPACE']._serialized_end=292
-  _globals['_CREATENAMESPACEREQUEST']._serialized_start=295
-  _globals['_CREATENAMESPACEREQUEST']._serialized_end=452
-  _globals['_CREATENAMESPACERESPONSE']._serialized_start=454
-  _globals['_CREATENAMESPACERESPONSE']._serialized_end=545
-  _globals['_GETNAMESPACEREQUEST']._serialized_start=547
-  _globals['_GETNAMESPACEREQUEST']._serialized_end=622
-  _globals['_GETNAMESPACERESPONSE']._serialized_start=624
-  _globals['_GETNAMESPACERESPONSE']._serialized_end=712
-  _globals['_LISTNAMESPACESREQUEST']._serialized_start=714
-  _globals['_LISTNAMESPACESREQUEST']._serialized_end=826
-  _globals['_LISTNAMESPACESRESPONSE']._serialized_start=828
-  _globals['_LISTNAMESPACESRESPONSE']._serialized_end=944
-  _globals['_DELETENAMESPACEREQUEST']._serialized_start=947
-  _globals['_DELETENAMESPACEREQUEST']._serialized_end=1084
-  _globals['_DELETENAMESPACERESPONSE']._serialized_start=1086
-  _globals['_DELETENAMESPACERESPONSE']._serialized_end=1129
-  _globals['_NAMESPACESERVICE']._serialized_start=1132
-  _globals['_NAMESPACESERVICE']._serialized_end=1554
+  _globals['_NAMESPACE']._serialized_end=341
+  _globals['_CREATENAMESPACEREQUEST']._serialized_start=344
+  _globals['_CREATENAMESPACEREQUEST']._serialized_end=501
+  _globals['_CREATENAMESPACERESPONSE']._serialized_start=503
+  _globals['_CREATENAMESPACERESPONSE']._serialized_end=594
+  _globals['_GETNAMESPACEREQUEST']._serialized_start=596
+  _globals['_GETNAMESPACEREQUEST']._serialized_end=671
+  _globals['_GETNAMESPACERESPONSE']._serialized_start=673
+  _globals['_GETNAMESPACERESPONSE']._serialized_end=761
+  _globals['_LISTNAMESPACESREQUEST']._serialized_start=763
+  _globals['_LISTNAMESPACESREQUEST']._serialized_end=875
+  _globals['_LISTNAMESPACESRESPONSE']._serialized_start=877
+  _globals['_LISTNAMESPACESRESPONSE']._serialized_end=993
+  _globals['_DELETENAMESPACEREQUEST']._serialized_start=996
+  _globals['_DELETENAMESPACEREQUEST']._serialized_end=1133
+  _globals['_DELETENAMESPACERESPONSE']._serialized_start=1135
+  _globals['_DELETENAMESPACERESPONSE']._serialized_end=1178
+  _globals['_NAMESPACESERVICE']._serialized_start=1181
+  _globals['_NAMESPACESERVICE']._serialized_end=1603
 # @@protoc_insertion_point(module_scope)

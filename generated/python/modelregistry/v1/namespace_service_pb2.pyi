@@ -29,6 +29,7 @@ class Namespace(google.protobuf.message.Message):
     DESCRIPTION_FIELD_NUMBER: builtins.int
     REVISION_FIELD_NUMBER: builtins.int
     CREATE_TIME_FIELD_NUMBER: builtins.int
+    UPDATE_TIME_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Required. Lower-case letters, digits, '.', '_' and '-', 1 to 63 characters."""
     description: builtins.str
@@ -41,6 +42,10 @@ class Namespace(google.protobuf.message.Message):
     def create_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """Output only. When it was created; unset means "by this transaction"."""
 
+    @property
+    def update_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """Output only. Time of `revision`; unset means "by this transaction"."""
+
     def __init__(
         self,
         *,
@@ -48,9 +53,10 @@ class Namespace(google.protobuf.message.Message):
         description: builtins.str | None = ...,
         revision: builtins.int | None = ...,
         create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        update_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["create_time", b"create_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["create_time", b"create_time", "description", b"description", "name", b"name", "revision", b"revision"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["create_time", b"create_time", "update_time", b"update_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["create_time", b"create_time", "description", b"description", "name", b"name", "revision", b"revision", "update_time", b"update_time"]) -> None: ...
 
 Global___Namespace: typing_extensions.TypeAlias = Namespace
 
