@@ -65,8 +65,8 @@ demo: setup ## Train, register, promote, deploy and roll back, in one go
 	.venv/bin/python examples/iris/demo.py
 
 .PHONY: test
-test: setup ## Run every test, on SQLite and on a PostgreSQL of its own
-	.venv/bin/pytest
+test: setup ## Run every test, on SQLite and on a PostgreSQL of its own; ARGS goes to pytest
+	.venv/bin/pytest $(ARGS)
 
 .PHONY: lint
 lint: lint-python lint-protos lint-generated lint-docs ## Run every check that is not a test
@@ -124,8 +124,8 @@ ci: ## Run what CI runs
 	.ci/run
 
 .PHONY: bench
-bench: setup ## Measure side by side and write docs/performance.md
-	.venv/bin/python -m benchmarks
+bench: setup ## Measure side by side with what it is compared with; ARGS=--help says how
+	.venv/bin/python -m benchmarks $(ARGS)
 
 .PHONY: clean
 clean: ## Remove caches and build output; environments and data stay

@@ -22,7 +22,7 @@ from stagewire.store.database import open_database
 from tests.servers import RunningServer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from stagewire.store.database import Database
 
@@ -74,12 +74,25 @@ def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def postgres_url(postgres: str) -> Iterator[str]:
+def make_postgres_url(postgres: str) -> Iterator[Callable[[], str]]:
+    """Give as many fresh registries as are asked for in databases of the session's PostgreSQL."""
+    names: list[str] = []
+
+    def make() -> str:
+        name = f"t_{uuid.uuid4().hex}"
+        _administer(postgres, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+        names.append(name)
+        return sa.make_url(postgres).set(database=name).render_as_string(hide_password=False)
+
+    yield make
+    for name in names:
+        _administer(postgres, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def postgres_url(make_postgres_url: Callable[[], str]) -> str:
     """Give a fresh registry in a database of the session's PostgreSQL."""
-    name = f"t_{uuid.uuid4().hex}"
-    _administer(postgres, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
-    yield sa.make_url(postgres).set(database=name).render_as_string(hide_password=False)
-    _administer(postgres, f"DROP DATABASE {name} WITH (FORCE)")
+    return make_postgres_url()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

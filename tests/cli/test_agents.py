@@ -55,8 +55,10 @@ def test_an_agent_that_is_told_to_stop_stops_in_order(
     registry("promote churn 1 --stage Production")
 
     with subprocess.Popen(
-        [sys.executable, "-m", "stagewire.cli.main"]
-        + ["agent", "--target", "t", "--stage", "Production", "--exec", deploy[0]],
+        [
+            *(sys.executable, "-m", "stagewire.cli.main", "agent", "--target", "t"),
+            *("--stage", "Production", "--exec", deploy[0]),
+        ],
         stderr=subprocess.PIPE,
         text=True,
     ) as agent:

@@ -3,12 +3,8 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable
-from pathlib import Path
 
 from tests.cli.conftest import Run
-
-Process = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def test_events_say_who_did_what_and_why(registry: Run) -> None:
@@ -140,7 +136,7 @@ def test_a_script_reports_its_deployment_and_a_later_report_wins(registry: Run) 
     assert "OOM" in drifting.out
     assert [deployment["running_version"] for deployment in listed] == [1]
     assert listed[0]["in_sync"] is True
-    assert isinstance(listed[0]["lag_revisions"], int)
+    assert listed[0]["lag_revisions"] == 0
     assert registry("deployment status churn -o name").out == "1/1\n"
     assert "in sync" in status.out
 
@@ -149,27 +145,3 @@ def test_health_is_serving(registry: Run) -> None:
     assert registry("health -o json").json == {"status": "SERVING"}
     assert registry("health").out == "SERVING\n"
     assert registry("health --service no.such.Service").code == 1
-
-
-def test_a_backup_of_a_served_registry_verifies_by_itself(tmp_path: Path, process: Process) -> None:
-    url = f"sqlite:///{tmp_path / 'own.sqlite3'}"
-    copy = tmp_path / "copy.sqlite3"
-
-    fresh = process("database check --database-url", url)
-    made = process("database upgrade --database-url", url)
-    checked = process("database check --database-url", url, "-o", "json")
-    copied = process("database backup", copy, "--database-url", url)
-    verified = process(f"verify-log --database-url sqlite:///{copy} -o json")
-
-    assert (fresh.returncode, fresh.stderr.count("\n")) == (1, 1)
-    assert made.returncode == 0, made.stderr
-    assert json.loads(checked.stdout)["fits"] is True
-    assert copied.returncode == 0, copied.stderr
-    assert json.loads(verified.stdout)["intact"] is True
-
-
-def test_a_database_that_is_none_is_refused_in_one_line(process: Process, tmp_path: Path) -> None:
-    for url in ("mysql://x/y", "nonsense", f"sqlite:///{tmp_path / 'none.sqlite3'}"):
-        ran = process("verify-log --database-url", url)
-
-        assert (ran.returncode, ran.stdout, ran.stderr.count("\n")) == (1, "", 1), url

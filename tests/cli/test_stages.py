@@ -28,7 +28,7 @@ def test_promote_says_who_entered_who_left_and_what_runs(churn: Run) -> None:
     assert said["version"]["stages"] == ["Production"]
     assert [version["version"] for version in said["displaced"]] == [1]
     assert isinstance(said["revision"], int)
-    assert "version 3 entered; version 2 left; now version 3" in shown
+    assert "version 3 entered; version 2 left; runs version 3" in shown
 
 
 def test_promote_warns_when_deployments_run_another_version(churn: Run) -> None:
@@ -143,7 +143,7 @@ def test_rollback_shows_and_asks(
     ran = churn("rollback churn --stage Production")
 
     assert ran.code == code
-    assert "would do: churn Production: version 1 entered; version 2 left; now version 1" in ran.err
+    assert "version 1 entered; version 2 left; runs version 1" in ran.err
     assert holder(churn) == left
 
 

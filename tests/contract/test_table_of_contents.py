@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 
 from stagewire.service.registry import Registry
-
 from tests.contract import protos
 
 #: Streams are served beside the table: they are cursors on the log, not calls.

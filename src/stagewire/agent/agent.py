@@ -40,7 +40,8 @@ class Agent:
     again later. A stage without a primary is a withdrawal: with `on_withdraw="keep"` the last
     version goes on serving and is reported as not desired, with "stop" the executor is asked to
     withdraw it. With `state_file`, or a file named for the agent in `state_dir`, it goes on after
-    a restart where it stopped. `name` is unique in the namespace; it defaults to host, target
+    a restart where it stopped; an executor that serves in this very process wants neither, for
+    what runs is gone with it. `name` is unique in the namespace; it defaults to host, target
     and stage.
     """
 

@@ -21,8 +21,8 @@ from stagewire.client import interceptors, statuses
 
 app = typer.Typer()
 
-#: A server says hello before anything else.
-_HELLO_SECONDS = 10
+#: One model's present state in one stage is a few kilobytes.
+_SNAPSHOT_SECONDS = 10
 
 
 class State(StrEnum):
@@ -127,12 +127,13 @@ def report(
     ] = "",
 ) -> None:
     """Report what a target runs, for deployments that are driven by scripts and not by `agent`."""
-    hello = _hello(session)
+    hello, cursor = _position(session, model, stage)
     request = pb.ReportStatusRequest(
         agent=agent or target,
         session=hello.session,
         seq=1,
         log_id=hello.log_id,
+        observed_cursor=cursor,
         targets=[
             pb.TargetStatus(
                 target=target,
@@ -157,20 +158,30 @@ def report(
     )
 
 
-def _hello(session: Session) -> pb.Hello:
-    """Begin a stream only for its session, which orders this report after all earlier ones."""
+def _position(session: Session, model: str, stage: str) -> tuple[pb.Hello, bytes]:
+    """Read the present state for its position in the log, which the report's lag is measured by.
+
+    The stream's session orders this report after all earlier ones.
+    """
     stream = session.client.watches.Watch(
         pb.WatchRequest(
-            start=pb.WATCH_START_NOW, filter=pb.WatchFilter(namespaces=[session.namespace])
+            start=pb.WATCH_START_SNAPSHOT,
+            filter=pb.WatchFilter(namespaces=[session.namespace], models=[model], stages=[stage]),
         ),
-        timeout=_HELLO_SECONDS,
+        timeout=_SNAPSHOT_SECONDS,
         wait_for_ready=False,
         metadata=interceptors.authorization(session.token or ""),
     )
+    hello, cursor = pb.Hello(), b""
     try:
-        message = next(iter(stream))
+        for message in stream:
+            if message.HasField("hello"):
+                hello = message.hello
+            if message.HasField("snapshot_end"):
+                cursor = message.snapshot_end.cursor
+                break
     except grpc.RpcError as error:
         raise statuses.of(error) from error
     finally:
         stream.cancel()
-    return message.hello
+    return hello, cursor

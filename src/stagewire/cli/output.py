@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 _INTEGERS = {FieldDescriptor.CPPTYPE_INT64, FieldDescriptor.CPPTYPE_UINT64}
 #: Wide enough that no table is ever folded where nobody looks: in a pipe or a file.
 _PIPE_WIDTH = 1_000_000
+#: Between two columns.
+_GAP = 2
+#: What a long text needs to be readable in a folded column.
+_LEAST_LONG_WIDTH = 12
 
 
 def plain(message: "Message", *, whole: bool = True) -> dict[str, Any]:
@@ -97,19 +101,25 @@ def console(*, stderr: bool = False) -> "Console":
 
 
 def table(messages: "Sequence[M]", columns: "Sequence[Column[M]]") -> "RenderableType":
-    """Lay messages out in columns, leaving out optional columns in which nothing stands."""
+    """Lay messages out in columns, leaving out optional columns in which nothing stands.
+
+    Nothing is ever cut: in a narrow terminal the long columns are folded first, then all.
+    """
     from rich.table import Table
     from rich.text import Text
 
-    grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     cells = {column: [one_line(column.text(message)) for message in messages] for column in columns}
     shown = [column for column in columns if column.always or any(cells[column])]
+    short = sum(_width(column.header, cells[column]) for column in shown if column.whole)
+    long = sum(not column.whole for column in shown)
+    fits = short + long * _LEAST_LONG_WIDTH <= console().width
+    grid = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
     for column in shown:
         grid.add_column(
             column.header,
             justify="right" if column.right else "left",
             overflow="fold",
-            no_wrap=column.whole,
+            no_wrap=column.whole and fits,
         )
     for row, message in enumerate(messages):
         grid.add_row(
@@ -119,6 +129,12 @@ def table(messages: "Sequence[M]", columns: "Sequence[Column[M]]") -> "Renderabl
             )
         )
     return grid
+
+
+def _width(header: str, cells: "Sequence[str]") -> int:
+    from rich.cells import cell_len
+
+    return max(map(cell_len, (header, *cells))) + _GAP
 
 
 def _details(message: "M", view: "View[M]") -> "RenderableType":
@@ -162,7 +178,9 @@ def _lines(texts: Iterable[str]) -> None:
 
 
 def _numbered(tree: dict[str, Any], descriptor: Any) -> dict[str, Any]:
-    return {name: _number(value, descriptor.fields_by_name[name]) for name, value in tree.items()}
+    # In the contract's order; protobuf's own puts fields without a value last.
+    fields = (field for field in descriptor.fields if field.name in tree)
+    return {field.name: _number(tree[field.name], field) for field in fields}
 
 
 def _number(value: Any, field: FieldDescriptor) -> Any:

@@ -83,9 +83,9 @@ def serve(_session: Session, **given: Any) -> None:
     STAGEWIRE_GRPC_ADDRESS. Options win.
     """
     settings = _settings(**given)
-    from stagewire.server import serve as serving
+    from stagewire.server.serve import run
 
-    serving.run(settings)
+    run(settings)
 
 
 database = typer.Typer()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from stagewire.cli import texts
-from stagewire.cli.arguments import Format
+from stagewire.cli.arguments import Format, refuse
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -109,6 +109,8 @@ class Session(Everywhere):
         """The registry's client, connected on first use: help and usage errors import no gRPC."""
         from stagewire.client import Client
 
+        if "://" in self.address:
+            refuse("--address", f"{self.address!r} is no HOST:PORT; leave out what ends with ://")
         texts.remark_logs()
         return Client(
             self.address,
@@ -165,10 +167,7 @@ def command(
             nearer = {option: given.pop(option, None) for option in _SHARED}
             farther = context.find_object(Everywhere) or Everywhere()
             session = Session(
-                **{
-                    option: getattr(farther, option) if value is None else value
-                    for option, value in nearer.items()
-                }
+                **{option: value or getattr(farther, option) for option, value in nearer.items()}
             )
             try:
                 function(session, **given)

@@ -36,7 +36,12 @@ _DISPLACEMENTS = {
 
 
 def _effects(outcomes: Iterable[pb.StageOutcome]) -> list[tuple[str, str]]:
-    return [(effect.stage, views.outcome(effect)) for effect in outcomes]
+    found = list(outcomes)
+    several = len({effect.model for effect in found}) > 1
+    return [
+        (f"{effect.model} {effect.stage}" if several else effect.stage, views.outcome(effect))
+        for effect in found
+    ]
 
 
 def _displaced(versions: Iterable[pb.ModelVersion]) -> str:
@@ -277,7 +282,7 @@ def _agree(session: Session, request: pb.RollbackStageRequest) -> None:
     rehearsal.validate_only = True
     rehearsal.request_id = ""
     for effect in session.client.stages.RollbackStage(rehearsal).outcomes:
-        texts.remark(f"would do: {views.outcome(effect)}")
+        texts.remark(f"{effect.stage} of {effect.model} would be: {views.outcome(effect)}")
     try:
         agreed = typer.confirm("Roll back?", err=True)
     except typer.Abort:

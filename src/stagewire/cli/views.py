@@ -115,7 +115,7 @@ def metric_values(metrics: Iterable[pb.Metric]) -> str:
 
 
 def _created(time: Timestamp, creator: str) -> str:
-    return f"{instant(time)} by {creator}" if creator else instant(time)
+    return " by ".join(filter(None, (instant(time), creator)))
 
 
 def _measured(metric: pb.Metric) -> str:
@@ -439,5 +439,5 @@ def outcome(effect: pb.StageOutcome) -> str:
     """Say in one line what a change did to one stage."""
     parts = [f"version {words(effect.entered)} entered"] if effect.entered else []
     parts += [f"version {words(effect.left)} left"] if effect.left else []
-    holder = f"version {effect.primary_version}" if effect.primary_version else "empty"
-    return f"{effect.model} {effect.stage}: {'; '.join(parts) or 'as it was'}; now {holder}"
+    holder = f"version {effect.primary_version}" if effect.primary_version else "nothing"
+    return f"{'; '.join(parts) or 'as it was'}; runs {holder}"

@@ -106,11 +106,11 @@ class Outgoing:
         """
         refusal = statuses.of(error)
         if sent.mark is None or not isinstance(refusal, errors.RevisionAhead):
-            raise refusal from error
+            raise refusal from None
         lost = _history_lost(refusal, sent.mark)
         if self._history.lose(sent.mark, log_id=lost.log_id):
             if self._on_history_lost is None:
-                raise lost from error
+                raise lost from None
             self._on_history_lost(lost)
         sent.request.min_revision = 0
         return Sent(sent.request, None, self._history.mark.era)

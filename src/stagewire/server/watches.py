@@ -11,10 +11,10 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import structlog
 from google.protobuf.duration_pb2 import Duration
 
 from stagewire import errors, pb
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from stagewire.service.snapshots import Snapshots
     from stagewire.service.tail import Entry, Tail
 
-log = structlog.get_logger("stagewire.watch")
+# A Goodbye is written at once to a client that reads; at shutdown others are waited for so long.
+LONGEST_GOODBYE_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,37 +155,33 @@ class _Stream:
         while True:
             watcher.wake.clear()
             if tail.generation != self.generation or tail.log_id != self.log_id:
-                raise errors.RegistryError(
-                    "DATABASE_UNAVAILABLE",
-                    "the log's history changed; resume from the last cursor to learn how",
-                    retry_after_seconds=1.0,
-                )
-            if time.monotonic() >= self.ends:
+                raise tails.history_changed()
+            now = time.monotonic()
+            if now >= self.ends:
                 return await self._goodbye()
-            recent = tail.recent(watcher.position)
+            # Also while much goes by that is not for this stream, which is silence to its client.
+            if now >= self.said + self.pace.bookmark:
+                await self._bookmark()
+            recent = tail.recent(watcher.position, watcher.chain)
             if recent is None:
-                await self._send_all(await tail.page(watcher.position))
-            elif watcher.position < tail.last:
-                # A copy of references: the ring moves on while this stream waits to write.
-                await self._send_all(list(_until(recent, tails.PAGE)))
+                recent = await tail.page(watcher.position, watcher.chain)
+            if recent:
+                await self._send_all(recent)
             else:
                 await self._wait()
 
     async def _wait(self) -> None:
-        """Wait for what concerns this stream, and say where it stands when nothing comes."""
+        """Wait for what concerns this stream, or until something has to be said."""
         watcher = self.watcher
         watcher.idle = watcher.position == self.tail.last
-        left = self.ends - time.monotonic()
-        try:
-            async with asyncio.timeout(min(self.pace.bookmark, max(left, 0))):
+        pause = min(self.said + self.pace.bookmark, self.ends) - time.monotonic()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(max(pause, 0)):
                 await watcher.wake.wait()
-        except TimeoutError:
-            if watcher.idle:
-                # Whatever came since was not for it.
-                watcher.idle = False
-                watcher.position, watcher.chain = self.tail.last, self.tail.chain[:8]
-            if time.monotonic() < self.ends:
-                await self._bookmark()
+        if watcher.idle:
+            # Whatever came since was not for it, or it would not be idle any more.
+            watcher.idle = False
+            watcher.position, watcher.chain = self.tail.last, self.tail.chain[:8]
 
     async def _send_all(self, entries: Iterable[Entry]) -> None:
         watcher = self.watcher
@@ -206,6 +203,8 @@ class _Stream:
         snapshot = await self.watches.snapshots.get(
             self.filter, at_least=max(at_least, self.watcher.position)
         )
+        if snapshot.log_id != self.log_id:
+            raise tails.history_changed()
         begin = pb.SnapshotBegin(reason=reason, revision=snapshot.revision)
         await self._say(snapshot_begin=begin)
         for chunk in snapshot.chunks():
@@ -248,12 +247,6 @@ class _Stream:
         try:
             async with asyncio.timeout(self.pace.slow):
                 await self.context.write(data)
+            self.said = time.monotonic()
         except TimeoutError:
             raise _SlowConsumer from None
-
-
-def _until(entries: Iterable[Entry], most: int) -> Iterable[Entry]:
-    for count, entry in enumerate(entries):
-        if count >= most:
-            return
-        yield entry

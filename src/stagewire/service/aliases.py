@@ -25,7 +25,7 @@ def set_(tx: Tx, request: pb.SetAliasRequest) -> pb.SetAliasResponse:
     names.check_alias(request.alias, "alias")
     space = names.namespace_or_default(request.namespace)
     owner = lookup.model_to_change(tx, space, request.model)
-    row = lookup.version(tx, owner, request.version)
+    row = lookup.version_to_change(tx, owner, request.version)
     what = f"version {row.number} of model {owner.name!r}"
     lookup.expect(request.expected_revision, row.revision, what)
     present = tx.row(_PRESENT, model_id=owner.id, alias=request.alias)

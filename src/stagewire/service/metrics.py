@@ -36,7 +36,7 @@ def log(tx: Tx, request: pb.LogMetricsRequest) -> pb.LogMetricsResponse:
     """Add points to a version's metrics, each once."""
     space = names.namespace_or_default(request.namespace)
     owner = lookup.model_to_change(tx, space, request.model)
-    row = lookup.version(tx, owner, request.version)
+    row = lookup.version_to_change(tx, owner, request.version)
     return pb.LogMetricsResponse(logged=add(tx, owner.id, row.number, request.metrics))
 
 

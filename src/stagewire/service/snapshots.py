@@ -7,21 +7,24 @@ import hashlib
 import os
 import tempfile
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import sqlalchemy as sa
 
 from stagewire import names, pb
 from stagewire.service import messages, models, states
+from stagewire.service.tail import history_changed
 from stagewire.store import events, schema
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from concurrent.futures import Executor
 
     from stagewire.service.tail import Filter
     from stagewire.store.database import Database
     from stagewire.store.transactions import Tx
+
+T = TypeVar("T")
 
 CHUNK_BYTES = 512 * 1024
 SPILL_BYTES = 8 * 1024 * 1024
@@ -33,8 +36,9 @@ _BATCH = 500
 class Snapshot:
     """The serialised chunks of one snapshot, on disk above 8 MiB."""
 
-    def __init__(self, revision: int, chain: bytes) -> None:
+    def __init__(self, log_id: str, revision: int, chain: bytes) -> None:
         """Begin an empty snapshot of a revision."""
+        self.log_id = log_id
         self.revision = revision
         self.chain = chain
         self.count = 0
@@ -77,6 +81,11 @@ class Snapshot:
         self._chunks.append((self._file.tell(), len(data)))
         self._file.write(data)
 
+    def holds(self, tx: Tx) -> bool:
+        """Tell whether the log still has the revision that this shows."""
+        chain = events.hash_at(tx, self.revision)
+        return tx.log_id == self.log_id and chain is not None and chain[:8] == self.chain
+
     def chunks(self) -> Iterator[bytes]:
         """Give the messages to send, in order."""
         for chunk in self._chunks:
@@ -98,34 +107,49 @@ class Snapshots:
         self._shared: dict[bytes, tuple[float, asyncio.Future[Snapshot]]] = {}
 
     async def get(self, filter_: Filter, *, at_least: int = 0) -> Snapshot:
-        """Give a snapshot under a filter at a revision not below `at_least`."""
+        """Give a snapshot under a filter at a revision not below `at_least`.
+
+        Refuses DATABASE_UNAVAILABLE when the log no longer reaches that far.
+        """
         now = time.monotonic()
         for digest in [d for d, (since, _) in self._shared.items() if now - since > SHARED_SECONDS]:
             del self._shared[digest]
-        found = self._shared.get(filter_.digest)
-        if found is not None:
+        tried = None
+        while (found := self._shared.get(filter_.digest)) is not tried and found is not None:
             snapshot = await asyncio.shield(found[1])
-            if snapshot.revision >= at_least:
+            if snapshot.revision >= at_least and await self._read(snapshot.holds):
                 return snapshot
+            # While this one was awaited somebody else may have begun a newer one.
+            tried = found
+        snapshot = await asyncio.shield(self._begin(filter_))
+        if snapshot.revision < at_least:
+            raise history_changed()
+        return snapshot
+
+    def _begin(self, filter_: Filter) -> asyncio.Future[Snapshot]:
         future = asyncio.ensure_future(self._build(filter_))
-        self._shared[filter_.digest] = (now, future)
-        try:
-            return await asyncio.shield(future)
-        except Exception:
-            self._shared.pop(filter_.digest, None)
-            raise
+        shared = self._shared[filter_.digest] = (time.monotonic(), future)
+
+        def forget_failed(done: asyncio.Future[Snapshot]) -> None:
+            failed = done.cancelled() or done.exception() is not None
+            if failed and self._shared.get(filter_.digest) is shared:
+                del self._shared[filter_.digest]
+
+        future.add_done_callback(forget_failed)
+        return future
 
     async def _build(self, filter_: Filter) -> Snapshot:
         async with self._builders:
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(
-                self.executor, self.database.read, lambda tx: build(tx, filter_)
-            )
+            return await self._read(lambda tx: build(tx, filter_))
+
+    async def _read(self, work: Callable[[Tx], T]) -> T:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self.executor, self.database.read, work)
 
 
 def build(tx: Tx, filter_: Filter) -> Snapshot:
     """Read everything that matches a filter, at one revision."""
-    snapshot = Snapshot(tx.head, tx.head_hash[:8])
+    snapshot = Snapshot(tx.log_id, tx.head, tx.head_hash[:8])
     spaces = tx.rows(sa.select(schema.Namespace).order_by(schema.Namespace.name))
     spaces = [s for s in spaces if filter_.namespaces & {s.name, "*"}]
     named = bool(filter_.models or filter_.prefix)

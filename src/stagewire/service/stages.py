@@ -18,6 +18,8 @@ _UPDATABLE = frozenset({"description", "position", "active", "occupancy", "displ
 _EXCLUSIVE = (pb.STAGE_OCCUPANCY_EXCLUSIVE, pb.STAGE_OCCUPANCY_EXCLUSIVE_REFUSING)
 # Room between stages, so that one can be put between two without moving the others.
 _POSITION_STEP = 10
+# The protos give a position 32 bits; stages there are ordered by name.
+_POSITION_MAX = 2**31 - 1
 
 
 def create(tx: Tx, request: pb.CreateStageRequest) -> pb.CreateStageResponse:
@@ -40,7 +42,7 @@ def create(tx: Tx, request: pb.CreateStageRequest) -> pb.CreateStageResponse:
         "key": key,
         "name": name,
         "description": wanted.description,
-        "position": wanted.position or last + _POSITION_STEP,
+        "position": wanted.position or min(last + _POSITION_STEP, _POSITION_MAX),
         "active": wanted.active,
         "occupancy": wanted.occupancy or pb.STAGE_OCCUPANCY_SHARED,
         "displace_to": _displace_to(defined, wanted.displace_to, key, "stage.displace_to"),
@@ -111,12 +113,13 @@ def delete(tx: Tx, request: pb.DeleteStageRequest) -> pb.DeleteStageResponse:
         for s in defined.values()
         if names.stage_key(s.displace_to) == row.key
     ]
-    # Deleted models keep their stages for when they come back.
+    # Deleted models keep their stages for when they come back; purged ones never do.
     held = (
         sa.select(schema.Model.name, schema.StageHolder.number)
         .join(schema.Model, schema.Model.id == schema.StageHolder.model_id)
         .where(
             schema.Model.namespace == space,
+            schema.Model.purged.is_(False),
             schema.StageHolder.stage_key == row.key,
             schema.StageHolder.left_revision.is_(None),
         )

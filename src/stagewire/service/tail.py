@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import defaultdict, deque
+from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -21,7 +21,7 @@ from stagewire import errors, names, pb
 from stagewire.store import events, schema
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
     from concurrent.futures import Executor
 
     from stagewire.store.database import Database
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("stagewire.tail")
 
-#: Rows read at once; a transaction's payload is at most 1 MiB.
-PAGE = 500
+# Rows read at once; a transaction's payload is at most 1 MiB, and mostly a thousandth of that.
+_PAGE = 200
 MOST_IN_RING = 100_000
 # Watchers that fell behind the ring read the log themselves, so few at a time.
 CATCH_UP_READERS = 4
@@ -66,9 +66,14 @@ class Slice:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One revision of the log, ready to be sent to anybody."""
+    """One revision of the log, ready to be sent to anybody.
+
+    `before` and `chain` begin the chain hashes of the revision before it and of its own: whoever
+    goes on from a place elsewhere proves by them that both mean the same history.
+    """
 
     revision: int
+    before: bytes
     chain: bytes
     header: bytes
     slices: tuple[Slice, ...]
@@ -212,6 +217,7 @@ class Tail:
         self.on_health: Callable[[bool], None] = lambda _healthy: None
         self._ring: deque[Entry] = deque()
         self._size = 0
+        self._lost = False
         self._index = Index()
         self._wake = asyncio.Event()
         self._catch_up = asyncio.Semaphore(CATCH_UP_READERS)
@@ -229,21 +235,23 @@ class Tail:
     async def run(self) -> None:
         """Read new events as they come, for ever; a poll makes up for every lost wake."""
         while True:
-            try:
+            with suppress(TimeoutError):
                 async with asyncio.timeout(self.poll_seconds):
                     await self._wake.wait()
-            except TimeoutError:
-                pass
             self._wake.clear()
             try:
+                if self._lost:
+                    await self._take_position()
                 await self._read_new()
-                self._report(healthy=True)
-            except errors.RegistryError as error:
-                log.warning("the log can't be read", reason=error.reason)
+            except BrokenLog as error:
+                self._start_over(error)
+            except Exception as error:
+                # Whatever it was, it is tried again: without the tail every watch would be mute.
+                log.exception("the log can't be read", reason=getattr(error, "reason", "INTERNAL"))
                 self._report(healthy=False)
                 await asyncio.sleep(self.poll_seconds)
-            except BrokenLog as error:
-                await self._start_over(error)
+            else:
+                self._report(healthy=True)
 
     def register(self, watcher: Watcher) -> None:
         """Have a watcher woken by what concerns it."""
@@ -253,22 +261,48 @@ class Tail:
         """Leave a watcher alone from now on."""
         self._index.remove(watcher)
 
-    def recent(self, after: int) -> Iterable[Entry] | None:
-        """Give the events after a revision, or None when the ring no longer has them."""
+    def recent(self, after: int, chain: bytes) -> list[Entry] | None:
+        """Give some of the events after a place, or None when the ring no longer has them.
+
+        Refuses DATABASE_UNAVAILABLE for a place of another history than the tail's.
+        """
         if after >= self.last:
-            return ()
+            if after == self.last and chain != self.chain[:8]:
+                raise history_changed()
+            return []
         if not self._ring or after < self._ring[0].revision - 1:
             return None
-        return islice(self._ring, after - self._ring[0].revision + 1, None)
+        first = after + 1 - self._ring[0].revision
+        # Indexing a deque is cheap near its ends; walking there from its start is not.
+        found = [self._ring[i] for i in range(first, min(first + _PAGE, len(self._ring)))]
+        if found[0].before != chain:
+            raise history_changed()
+        return found
 
-    async def page(self, after: int) -> list[Entry]:
-        """Read events after a revision from the log itself, a page at most."""
+    async def page(self, after: int, chain: bytes) -> list[Entry]:
+        """Read events after a place from the log itself, a page at most.
+
+        Refuses DATABASE_UNAVAILABLE when the log does not go on from there: it was compacted
+        meanwhile, or its history is another one.
+        """
         async with self._catch_up:
             loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self.executor, self._page, after)
+            return await loop.run_in_executor(self.executor, self._page, after, chain)
 
-    def _page(self, after: int) -> list[Entry]:
-        return self.database.read(lambda tx: [entry(row) for row in _rows(tx, after)])
+    def _page(self, after: int, chain: bytes) -> list[Entry]:
+        def work(tx: Tx) -> list[Entry]:
+            found = events.hash_at(tx, after)
+            if found is None or found[:8] != chain:
+                raise history_changed()
+            return _chained(_rows(tx, after), after, found)[0]
+
+        try:
+            entries = self.database.read(work)
+        except BrokenLog as error:
+            raise history_changed() from error
+        if not entries:
+            raise history_changed()
+        return entries
 
     async def _take_position(self) -> None:
         def work(tx: Tx) -> tuple[str, int, bytes]:
@@ -280,6 +314,7 @@ class Tail:
         )
         self._ring.clear()
         self._size = 0
+        self._lost = False
         self._report(healthy=True)
 
     async def _read_new(self) -> None:
@@ -315,22 +350,23 @@ class Tail:
         self._size += new.size
         while self._ring and (self._size > self.ring_bytes or len(self._ring) > MOST_IN_RING):
             self._size -= self._ring.popleft().size
-        before, self.last, self.chain = self.chain[:8], new.revision, new.chain
+        self.last, self.chain = new.revision, new.chain
         for watcher in self._index.concerned(new):
             if watcher.idle:
                 # Nothing up to here concerned it, or it would have been woken before.
                 watcher.idle = False
-                watcher.position, watcher.chain = new.revision - 1, before
+                watcher.position, watcher.chain = new.revision - 1, new.before
             watcher.wake.set()
 
-    async def _start_over(self, error: BrokenLog) -> None:
+    def _start_over(self, error: BrokenLog) -> None:
         """End every stream: each resumes with its cursor, and is told what became of it."""
         log.error("the log's history changed under the tail", problem=str(error))
         self._report(healthy=False)
+        self._lost = True
         self.generation += 1
         for watcher in self._index:
             watcher.wake.set()
-        await self._take_position()
+        self._wake.set()
 
     def _report(self, *, healthy: bool) -> None:
         if healthy != self.healthy.is_set():
@@ -338,12 +374,21 @@ class Tail:
             self.on_health(healthy)
 
 
+def history_changed() -> errors.RegistryError:
+    """Build the refusal that ends a stream whose place is not, or no longer, in the log."""
+    return errors.RegistryError(
+        "DATABASE_UNAVAILABLE",
+        "the log's history changed; resume from the last cursor to learn how",
+        retry_after_seconds=1.0,
+    )
+
+
 class BrokenLog(Exception):
     """What follows in the log does not follow from what was read before."""
 
 
 def _rows(tx: Tx, after: int) -> Any:
-    return tx.rows(_AFTER, after=after, size=PAGE)
+    return tx.rows(_AFTER, after=after, size=_PAGE)
 
 
 def _chained(rows: Any, after: int, chain: bytes) -> tuple[list[Entry], bytes]:
@@ -356,13 +401,16 @@ def _chained(rows: Any, after: int, chain: bytes) -> tuple[list[Entry], bytes]:
         if events.chain(chain, row.revision, row.commit_time, row.payload) != row.chain_hash:
             text = f"revision {row.revision} does not hash onto the one before it"
             raise BrokenLog(text)
-        entries.append(entry(row))
+        entries.append(entry(row, chain))
         after, chain = row.revision, row.chain_hash
     return entries, chain
 
 
-def entry(row: Any) -> Entry:
-    """Make what is sent of a log row, once for every watcher of the process."""
+def entry(row: Any, before: bytes) -> Entry:
+    """Make what is sent of a log row, once for every watcher of the process.
+
+    `before` is the chain hash of the revision before it.
+    """
     payload = pb.EventPayload()
     payload.ParseFromString(row.payload)
     header = pb.Transaction(
@@ -374,7 +422,9 @@ def entry(row: Any) -> Entry:
     header.commit_time.FromMicroseconds(row.commit_time)
     slices = tuple(_slice(record) for record in payload.records)
     size = sum(len(s.full) + len(s.left) + 200 for s in slices) + 500
-    return Entry(row.revision, row.chain_hash[:8], header.SerializeToString(), slices, size)
+    return Entry(
+        row.revision, before[:8], row.chain_hash[:8], header.SerializeToString(), slices, size
+    )
 
 
 def _slice(record: pb.ChangeRecord) -> Slice:

@@ -138,7 +138,7 @@ def remove(tx: Tx, request: pb.RemoveFromStageRequest) -> pb.RemoveFromStageResp
     """Take a version out of a stage."""
     space = names.namespace_or_default(request.namespace)
     owner = lookup.model_to_change(tx, space, request.model)
-    version = lookup.version(tx, owner, request.version)
+    version = lookup.version_to_change(tx, owner, request.version)
     _expect(version, owner, request.expected_revision)
     defined = lookup.stages(tx, space)
     stage = lookup.stage(tx, space, request.stage, defined=defined)
@@ -254,7 +254,7 @@ def _naming(prefix: str) -> Iterator[None]:
 
 def _checked(tx: Tx, owner: lookup.Row, move: pb.Transition, defined: dict[str, lookup.Row]) -> str:
     """Check that a move is possible at all, and answer the key of its stage."""
-    version = lookup.version(tx, owner, move.version)
+    version = lookup.version_to_change(tx, owner, move.version)
     _expect(version, owner, move.expected_revision)
     key = names.stage_key(move.stage)
     if key == NONE:

@@ -44,7 +44,8 @@ def create(tx: Tx, request: pb.CreateModelVersionRequest) -> pb.CreateModelVersi
     """Register the next version of a model. Refuses VERSION_NOT_FOUND for a parent."""
     space = names.namespace_or_default(request.namespace)
     owner = lookup.model_to_change(tx, space, request.model)
-    state = _add(tx, owner, request.version)
+    parents = [_parent(tx, owner, parent) for parent in request.version.lineage.parents]
+    state = _add(tx, owner, request.version, parents)
     metrics.add(tx, owner.id, state.version, request.metrics)
     return pb.CreateModelVersionResponse(version=state)
 
@@ -54,21 +55,27 @@ def copy(tx: Tx, request: pb.CopyModelVersionRequest) -> pb.CopyModelVersionResp
     space = names.namespace_or_default(request.namespace)
     target = lookup.model_to_change(tx, space, request.target_model)
     origin, row = lookup.numbered(tx, space, request.model, request.version)
-    if origin.name != names.lookup_model(request.model):
-        lookup.model_to_change(tx, space, request.model)
+    asked = names.lookup_model(request.model)
+    if origin.name != asked:
+        raise lookup.renamed(asked, origin.name, number=row.number)
     wanted = states.of(tx, {origin.id: origin}, [row])[0]
-    parent = pb.ParentVersion(
-        model=origin.name, version=row.number, derivation=pb.DERIVATION_COPIED
+    copied = pb.ParentVersion(
+        model=origin.name,
+        version=row.number,
+        derivation=pb.DERIVATION_COPIED,
+        model_id=origin.id,
     )
-    wanted.lineage.parents.append(parent)
-    return pb.CopyModelVersionResponse(version=_add(tx, target, wanted))
+    # The original's own parents are taken over as they are: they may be deleted by now.
+    parents = [*wanted.lineage.parents, copied]
+    return pb.CopyModelVersionResponse(version=_add(tx, target, wanted, parents))
 
 
-def _add(tx: Tx, owner: lookup.Row, wanted: pb.ModelVersion) -> pb.ModelVersion:
+def _add(
+    tx: Tx, owner: lookup.Row, wanted: pb.ModelVersion, parents: list[pb.ParentVersion]
+) -> pb.ModelVersion:
     """Give the next number and insert what is wanted under it."""
     number = owner.next_number
     tx.update(schema.Model, {"id": owner.id}, next_number=number + 1)
-    parents = [_parent(tx, owner, parent) for parent in wanted.lineage.parents]
     satellites = Satellites(
         tags=dict(wanted.tags),
         params=dict(wanted.params),
@@ -454,7 +461,7 @@ def _refuse_used(tx: Tx, owner: lookup.Row, state: pb.ModelVersion) -> None:
 def _to_change(tx: Tx, request: Any, *, deleted: bool = False) -> tuple[lookup.Row, lookup.Row]:
     space = names.namespace_or_default(request.namespace)
     owner = lookup.model_to_change(tx, space, request.model)
-    row = lookup.version(tx, owner, request.version, deleted=deleted)
+    row = lookup.version_to_change(tx, owner, request.version, deleted=deleted)
     what = f"version {row.number} of model {owner.name!r}"
     lookup.expect(request.expected_revision, row.revision, what)
     return owner, row

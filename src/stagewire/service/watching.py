@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from stagewire import errors, pb
 from stagewire.service import cursors
-from stagewire.store import lookup, schema
+from stagewire.store import events, lookup, schema
 
 if TYPE_CHECKING:
     from stagewire.service.tail import Filter
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from stagewire.store.transactions import Tx
 
 _HEAD = sa.select(schema.LogHead)
-_CHAIN = sa.select(schema.Log.chain_hash).where(schema.Log.revision == sa.bindparam("revision"))
 
 #: Reasons for which a cursor can't be resumed, and what to tell who does not want a snapshot.
 _RESETS = {
@@ -96,11 +95,7 @@ def _reset(
         return pb.SNAPSHOT_REASON_CURSOR_AHEAD
     if cursor.revision < top.compacted_revision:
         return pb.SNAPSHOT_REASON_COMPACTED
-    chain = (
-        top.compacted_hash
-        if cursor.revision == top.compacted_revision
-        else tx.scalar(_CHAIN, revision=cursor.revision)
-    )
+    chain = events.hash_at(tx, cursor.revision)
     if chain is None or chain[:8] != cursor.chain:
         return pb.SNAPSHOT_REASON_LOG_DIVERGED
     if cursor.filter_digest != filter_.digest:

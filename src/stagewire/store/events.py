@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 OMIT_ABOVE_BYTES = 1024
 MAX_PAYLOAD_BYTES = 1024 * 1024
 MAX_CHANGES = 1000
+_HEAD = sa.select(schema.LogHead).where(schema.LogHead.id == 1)
+_HASH = sa.select(schema.Log.chain_hash).where(schema.Log.revision == sa.bindparam("revision"))
 GENESIS_HASH = hashlib.sha256(b"stagewire log").digest()
 
 
@@ -35,6 +37,17 @@ def chain(previous: bytes, revision: int, commit_time: int, payload: bytes) -> b
     """Hash one log row onto the one before it."""
     digest = hashlib.sha256(payload).digest()
     return hashlib.sha256(previous + struct.pack(">qq", revision, commit_time) + digest).digest()
+
+
+def hash_at(tx: Tx, revision: int) -> bytes | None:
+    """Read the chain hash of a revision, None where the log does not hold it."""
+    head = tx.rows(_HEAD)[0]
+    if revision == head.revision:
+        return bytes(head.head_hash)
+    if revision == head.compacted_revision:
+        return bytes(head.compacted_hash)
+    found: bytes | None = tx.scalar(_HASH, revision=revision)
+    return found
 
 
 def append(tx: Tx, *, request_id: str, method: str) -> int:

@@ -118,16 +118,7 @@ def model_to_change(tx: Tx, space: str, name: str) -> Row:
     row = tx.row(_BEARER_LOCKED, namespace=space, name=name)
     if row is None:
         moved = tx.row(_RENAMED, namespace=space, name=name)
-        if moved is None:
-            raise model_not_found(name)
-        raise errors.RegistryError(
-            "RENAMED",
-            f"model {name!r} is now called {moved.name!r}; write to it by that name",
-            preconditions=[errors.PreconditionViolation("RENAMED", name, moved.name)],
-            resource_type="model",
-            resource_name=name,
-            metadata={"model": moved.name},
-        )
+        raise model_not_found(name) if moved is None else renamed(name, moved.name)
     # A rename or deletion may have committed while this transaction waited for the row.
     if row.name != name or row.deleted:
         raise Again
@@ -194,6 +185,35 @@ def version(tx: Tx, owner: Row, number: int, *, deleted: bool = False) -> Row:
     if row is None or (row.deleted and not deleted):
         raise version_not_found(owner.name, number)
     return row
+
+
+def version_to_change(tx: Tx, owner: Row, number: int, *, deleted: bool = False) -> Row:
+    """Read a version of the locked bearer of a name.
+
+    Refuses RENAMED for a number that the name gave out while another model bore it.
+    """
+    row = tx.row(VERSION, model_id=owner.id, number=number)
+    if row is None:
+        other = tx.row(_BY_RANGE, namespace=owner.namespace, name=owner.name, number=number)
+        if other is not None and other.id != owner.id:
+            raise renamed(owner.name, other.name, number=number)
+    if row is None or (row.deleted and not deleted):
+        raise version_not_found(owner.name, number)
+    return row
+
+
+def renamed(name: str, now: str, *, number: int = 0) -> errors.RegistryError:
+    """Build the refusal of a write through an old name, or to an old number of a taken one."""
+    what = f"version {number} of model {name!r}" if number else f"model {name!r}"
+    where = f"version {number} of {now!r}" if number else repr(now)
+    return errors.RegistryError(
+        "RENAMED",
+        f"{what} is now called {where}; write to it by that name",
+        preconditions=[errors.PreconditionViolation("RENAMED", name, now)],
+        resource_type="model",
+        resource_name=name,
+        metadata={"model": now},
+    )
 
 
 def version_not_found(name: str, number: int) -> errors.RegistryError:

@@ -16,7 +16,7 @@ import time
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import sqlalchemy as sa
 import structlog
@@ -84,6 +84,7 @@ class SqliteDatabase(Database):
         event.listen(self._writes, "connect", _write_pragmas(synchronous))
         event.listen(self._writes, "begin", lambda c: c.exec_driver_sql("BEGIN IMMEDIATE"))
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._closing_lock = threading.Lock()
         self._sessions_lock = threading.Lock()
         self._session = self._session_end = 0
         self._probe = threading.local()
@@ -93,10 +94,12 @@ class SqliteDatabase(Database):
 
     def write(self, work: Callable[[Tx], T], *, deadline: float | None = None) -> T:
         """Queue the use case for the writer and wait for its group's commit."""
-        if self._closing.is_set():
-            raise unavailable()
         job = _Job(work, deadline)
-        self._jobs.put(job)
+        # Under the lock of `close`, or a job put behind its None would wait for ever.
+        with self._closing_lock:
+            if self._closing.is_set():
+                raise unavailable()
+            self._jobs.put(job)
         result: T = job.future.result()
         return result
 
@@ -121,10 +124,11 @@ class SqliteDatabase(Database):
 
     def close(self) -> None:
         """Finish what is queued, checkpoint and release the file."""
-        if self._closing.is_set():
-            return
-        self._closing.set()
-        self._jobs.put(None)
+        with self._closing_lock:
+            if self._closing.is_set():
+                return
+            self._closing.set()
+            self._jobs.put(None)
         self._writer.join()
         self._reads.dispose()
         self._writes.dispose()
@@ -188,9 +192,7 @@ class SqliteDatabase(Database):
 
     def _commit(self, jobs: list[_Job]) -> None:
         with self._writes.connect() as connection:
-            raw = connection.connection.dbapi_connection
-            if not isinstance(raw, sqlite3.Connection):
-                raise TypeError(raw)
+            raw = cast("sqlite3.Connection", connection.connection.dbapi_connection)
             try:
                 connection.begin()
                 head = connection.execute(_HEAD).one()

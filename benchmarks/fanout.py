@@ -1,0 +1,152 @@
+"""Fan-out: one event to many streams, from its commit to each receipt."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from typing import TYPE_CHECKING
+
+from benchmarks import requests, server, wire
+from benchmarks.load import sample
+from stagewire import pb
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import grpc
+
+    from benchmarks.load import Sample
+
+STREAMS_A_WIRE = 100
+#: Between events, so that one is over before the next begins.
+PAUSE_SECONDS = 0.01
+_PREFIX = 5
+
+
+class _Stream:
+    """One stream: counts whole messages and says when each came."""
+
+    __slots__ = ("_audience", "_rest")
+
+    def __init__(self, audience: Audience) -> None:
+        self._audience = audience
+        self._rest = b""
+
+    def data(self, payload: bytes) -> None:
+        now = time.monotonic_ns()
+        buffer = self._rest + payload
+        while len(buffer) >= _PREFIX:
+            end = _PREFIX + int.from_bytes(buffer[1:_PREFIX], "big")
+            if len(buffer) < end:
+                break
+            self._audience.heard(now, buffer[_PREFIX:end])
+            buffer = buffer[end:]
+        self._rest = buffer
+
+    def end(self) -> None:
+        self._audience.lost += 1
+
+
+class Audience:
+    """Many streams that wait for the same event."""
+
+    def __init__(self, size: int) -> None:
+        """Expect so many receipts of each event."""
+        self.size = size
+        self.lost = 0
+        self.receipts: list[int] = []
+        self.message = b""
+        self._complete = asyncio.Event()
+
+    async def gather(self, address: str, path: str, request: bytes) -> None:
+        """Open every stream and wait until each has said hello."""
+        headers = wire.header_block(address, path)
+        # Streams outlive the calls' deadline.
+        headers = headers[: headers.index(b"\x00\x0cgrpc-timeout")]
+        self.wires = await wire.connect(address, -(-self.size // STREAMS_A_WIRE))
+        self._complete.clear()
+        for index in range(self.size):
+            self.wires[index // STREAMS_A_WIRE].call(headers, request, _Stream(self))
+        await self.wait()
+
+    def heard(self, now: int, message: bytes) -> None:
+        """Note a receipt."""
+        self.receipts.append(now)
+        self.message = message
+        if len(self.receipts) == self.size:
+            self._complete.set()
+
+    async def wait(self) -> list[int]:
+        """Wait until every stream has its message; answers when they came."""
+        async with asyncio.timeout(30):
+            await self._complete.wait()
+        if self.lost:
+            raise RuntimeError(f"{self.lost} of {self.size} streams ended")
+        receipts, self.receipts = self.receipts, []
+        self._complete.clear()
+        return receipts
+
+    def close(self) -> None:
+        """Hang up."""
+        for each in self.wires:
+            each.close()
+
+
+class FanOut:
+    """The product's watch and the bare one, with audiences of one size."""
+
+    def __init__(self, channel: grpc.aio.Channel, address: str, size: int) -> None:
+        """Prepare; `open` opens the streams."""
+        self._address = address
+        self._channel = channel
+        self._model = requests.watched(size)
+        self._topic = f"{size:04}".encode()
+        self._promotions: Iterator[bytes] = requests.promotions(self._model)
+        self.watchers = Audience(size)
+        self.listeners = Audience(size)
+
+    async def open(self) -> None:
+        """Open both audiences' streams."""
+        watch = pb.WatchRequest(
+            start=pb.WATCH_START_NOW, filter=pb.WatchFilter(models=[self._model])
+        )
+        await self.watchers.gather(self._address, requests.WATCH, watch.SerializeToString())
+        await self.listeners.gather(self._address, server.STREAM, self._topic)
+
+    async def watch(self, events: int) -> Sample:
+        """Promote versions of the watched model; from commit to receipt."""
+        promote = self._channel.unary_unary(requests.TRANSITION)
+        received = []
+        for _ in range(events):
+            await promote(next(self._promotions))
+            received.append(await self.watchers.wait())
+            await asyncio.sleep(PAUSE_SECONDS)
+        commits = json.loads(await self._channel.unary_unary(server.COMMITS)(b""))
+        return _sample([moment for _, moment in commits[-events:]], received)
+
+    async def publish(self, events: int) -> Sample:
+        """Publish the same bytes by the bare fan-out."""
+        publish = self._channel.unary_unary(server.PUBLISH)
+        began, received = [], []
+        for _ in range(events):
+            answer = await publish(self._topic + self.watchers.message)
+            began.append(int.from_bytes(answer, "big"))
+            received.append(await self.listeners.wait())
+            await asyncio.sleep(PAUSE_SECONDS)
+        return _sample(began, received)
+
+    def close(self) -> None:
+        """Hang up."""
+        self.watchers.close()
+        self.listeners.close()
+
+
+def _sample(began: list[int], received: list[list[int]]) -> Sample:
+    delays = [
+        receipt - start
+        for start, receipts in zip(began, received, strict=True)
+        for receipt in receipts
+    ]
+    seconds = sum(max(r) - start for start, r in zip(began, received, strict=True)) / 1e9
+    return sample(delays, seconds)

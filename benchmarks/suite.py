@@ -1,0 +1,266 @@
+"""What is measured, against what, and what was aimed at.
+
+Subjects of one group take turns, round after round, in one server process; a ratio is of two
+neighbours in one round, and what is told is the median over the rounds.
+"""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from benchmarks import bare, requests, server
+from benchmarks.fanout import FanOut
+from benchmarks.places import Postgresql, Sqlite, serving
+from stagewire import pb
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+
+    from benchmarks.load import Sample
+    from benchmarks.places import Place, Stand
+
+POOL = "echo on the pool"
+LOOP = "echo on the loop"
+GRPC = "bare grpc.aio echo"
+NAMES = ("GetModelVersion", "ResolveModelVersion", "CreateModelVersion", "TransitionStage", "Watch")
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How much time a run takes."""
+
+    rounds: int
+    seconds: float
+    #: Recorded use cases that a bare round runs.
+    cases: int
+    events: int
+
+
+FULL = Effort(rounds=5, seconds=1.0, cases=1600, events=12)
+QUICK = Effort(rounds=3, seconds=0.3, cases=320, events=4)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What was aimed at: a text, and whether a row reached it."""
+
+    text: str
+    met: Callable[[Row], bool]
+
+
+@dataclass(slots=True)
+class Row:
+    """One subject at one load: a sample from each round, and the ratios of each round."""
+
+    name: str
+    database: str
+    at_once: int
+    samples: list[Sample] = field(default_factory=list)
+    to_echo: list[float] = field(default_factory=list)
+    to_bare: list[float] = field(default_factory=list)
+    target: Target | None = None
+
+    def median(self, what: str) -> float:
+        """Give the median over the rounds of a field of Sample."""
+        return statistics.median(getattr(each, what) for each in self.samples)
+
+    @property
+    def echo(self) -> float:
+        """The median ratio to the echo."""
+        return statistics.median(self.to_echo)
+
+    @property
+    def bare(self) -> float:
+        """The median ratio to what does the same without the registry."""
+        return statistics.median(self.to_bare)
+
+
+def _target(name: str, place: str, at_once: int) -> Target | None:
+    if name in requests_read and at_once == requests.CALLERS:
+        least = 0.6 if place == Sqlite.name else 0.5
+        return Target(f"{least} x echo", lambda row: row.echo >= least)
+    if name in requests_written and at_once == requests.WRITERS:
+        if place == Sqlite.name:
+            return Target(
+                "1,500/s or 0.4 x bare; p99 < 40 ms",
+                lambda row: (row.median("rate") >= 1500 or row.bare >= 0.4)
+                and row.median("p99_ms") < 40,
+            )
+        return Target("0.8 x bare", lambda row: row.bare >= 0.8)
+    if name == "Watch" and at_once == 1000:
+        return Target(
+            "0.8 x bare; p99 < 60 ms",
+            lambda row: row.bare >= 0.8 and row.median("p99_ms") < 60,
+        )
+    return None
+
+
+requests_read = ("GetModelVersion", "ResolveModelVersion")
+requests_written = ("CreateModelVersion", "TransitionStage")
+
+
+@dataclass(slots=True)
+class Subject:
+    """Who takes a turn in a round."""
+
+    row: Row
+    run: Callable[[], Awaitable[Sample]]
+    #: Rows of the same round that its ratios are to.
+    echo: Row | None = None
+    bare: Row | None = None
+
+
+class Suite:
+    """One run of everything, or of what `only` names."""
+
+    def __init__(
+        self, effort: Effort, only: frozenset[str], note: Callable[[str], None]
+    ) -> None:
+        """Run with `effort`; `note` is told of every round."""
+        self.effort = effort
+        self.only = only
+        self.note = note
+        self.rows: list[Row] = []
+        self.versions: dict[str, str] = {}
+
+    def turns(self) -> int:
+        """Say how many turns there will be."""
+        reads = sum(n in self.only for n in requests_read)
+        writes = sum(n in self.only for n in requests_written)
+        few = 2 * (1 + reads + 2 * writes) if reads + writes else 0
+        many = reads + 3 if reads else 0
+        watch = 2 * len(requests.FAN_OUTS) if "Watch" in self.only else 0
+        return 2 * self.effort.rounds * (few + many + watch)
+
+    async def run(self) -> None:
+        """Measure on both databases."""
+        for kind in (Sqlite, Postgresql):
+            with kind() as place:
+                if isinstance(place, Postgresql):
+                    self.versions["PostgreSQL"] = place.version()
+                await self._on(place)
+
+    async def _on(self, place: Place) -> None:
+        recordings = {
+            name: self._record(place, name) for name in requests_written if name in self.only
+        }
+        async with serving(place) as stand:
+            asked = {
+                "GetModelVersion": (requests.GET, requests.gets()),
+                "ResolveModelVersion": (requests.RESOLVE, requests.resolves()),
+                "CreateModelVersion": (requests.CREATE, requests.creates()),
+                "TransitionStage": (requests.TRANSITION, requests.transitions()),
+            }
+            await _check(stand)
+            for at_once in (1, requests.WRITERS, requests.CALLERS):
+                subjects = self._calls(place, stand, at_once, asked, recordings)
+                await self._take_turns(subjects)
+            if "Watch" in self.only:
+                for size in requests.FAN_OUTS:
+                    await self._fan_out(place, stand, size)
+
+    def _record(self, place: Place, name: str) -> list[bare.Case]:
+        bodies = requests.creates() if name == "CreateModelVersion" else requests.transitions()
+        self.note(f"{place.name}: recording {name}")
+        return bare.record(place.copy(), name, bodies, self.effort.cases)
+
+    def _calls(
+        self,
+        place: Place,
+        stand: Stand,
+        at_once: int,
+        asked: dict[str, tuple[str, list[Iterator[bytes]]]],
+        recordings: dict[str, list[bare.Case]],
+    ) -> list[Subject]:
+        names = [n for n in asked if n in self.only]
+        if at_once == requests.CALLERS:
+            names = [n for n in names if n in requests_read]
+        if not names:
+            return []
+        path, bodies = asked["GetModelVersion"]
+        seconds = self.effort.seconds
+
+        def measured(path: str, bodies: list[Iterator[bytes]]) -> Callable[[], Awaitable[Sample]]:
+            return lambda: stand.generator.measure(path, bodies[:at_once], seconds=seconds)
+
+        echo = Row(POOL, place.name, at_once)
+        subjects = [Subject(echo, measured(server.POOL_ECHO, bodies))]
+        if at_once == requests.CALLERS:
+            for label, echo_path in ((LOOP, server.LOOP_ECHO), (GRPC, server.BARE_ECHO)):
+                row = Row(label, place.name, at_once)
+                subjects.append(Subject(row, measured(echo_path, bodies), echo=echo))
+        for name in names:
+            path, bodies = asked[name]
+            row = Row(name, place.name, at_once, target=_target(name, place.name, at_once))
+            subject = Subject(row, measured(path, bodies), echo=echo)
+            if name in recordings:
+                subject.run = partial(_counted, stand, subject.run)
+                subject.bare = Row(f"{name}, bare statements", place.name, at_once)
+                cases = recordings[name]
+                some = cases if at_once > 1 else cases[: len(cases) // 4]
+                subjects.append(
+                    Subject(subject.bare, partial(_replayed, place, some, at_once), echo=echo)
+                )
+            subjects.append(subject)
+        return subjects
+
+    async def _fan_out(self, place: Place, stand: Stand, size: int) -> None:
+        fan_out = FanOut(stand.channel, stand.address, size)
+        await fan_out.open()
+        events = self.effort.events
+        # The first event gives the bare fan-out its bytes, and warms both.
+        await fan_out.watch(1)
+        await fan_out.publish(1)
+        plain = Row("Watch, bare grpc.aio", place.name, size)
+        row = Row("Watch", place.name, size, target=_target("Watch", place.name, size))
+        await self._take_turns(
+            [
+                Subject(plain, partial(fan_out.publish, events)),
+                Subject(row, partial(fan_out.watch, events), bare=plain),
+            ]
+        )
+        fan_out.close()
+
+    async def _take_turns(self, subjects: list[Subject]) -> None:
+        self.rows += [subject.row for subject in subjects]
+        for number in range(self.effort.rounds):
+            for subject in subjects:
+                row = subject.row
+                self.note(f"{row.database}: {row.name}, {row.at_once} at once, round {number + 1}")
+                sample = await subject.run()
+                row.samples.append(sample)
+                if subject.echo is not None:
+                    row.to_echo.append(sample.rate / subject.echo.samples[-1].rate)
+                if subject.bare is not None:
+                    row.to_bare.append(sample.rate / subject.bare.samples[-1].rate)
+
+
+async def _replayed(place: Place, cases: list[bare.Case], at_once: int) -> Sample:
+    return place.replay(cases, at_once)
+
+
+async def _counted(stand: Stand, run: Callable[[], Awaitable[Sample]]) -> Sample:
+    """Make sure that every call of a round took a revision: a no-op would be too easy."""
+    before = await stand.head()
+    sample = await run()
+    grown = await stand.head() - before
+    if grown != sample.calls:
+        raise RuntimeError(f"{sample.calls} writes took {grown} revisions")
+    return sample
+
+
+async def _check(stand: Stand) -> None:
+    """See with a real client that what will be asked is answered as it should be."""
+    answers: list[Any] = []
+    for path in (requests.GET, server.POOL_ECHO, server.LOOP_ECHO):
+        call = stand.channel.unary_unary(
+            path, response_deserializer=pb.GetModelVersionResponse.FromString
+        )
+        answers.append(await call(next(requests.gets()[0])))
+    if any(answer.version != answers[0].version for answer in answers):
+        raise RuntimeError("the echoes answer something else than the registry")
+    if await stand.channel.unary_unary(requests.RESOLVE)(next(requests.resolves()[0])) == b"":
+        raise RuntimeError("nothing is resolved")
