@@ -20,16 +20,17 @@ def main() -> None:
     parser.add_argument(
         "--only", metavar="NAME", action="append", choices=NAMES, help=f"any of {', '.join(NAMES)}"
     )
-    parser.add_argument(
-        "-o", "--output", choices=("table", "markdown", "json"), default="table"
-    )
+    parser.add_argument("-o", "--output", choices=("table", "markdown", "json"), default="table")
     parser.add_argument(
         "--write", action="store_true", help=f"also write the results to {report.PAGE.name}"
     )
     given = parser.parse_args()
     started = time.monotonic()
     columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
     )
     errors = Console(stderr=True)
     # Drawn between rounds only: drawing takes time from a core that is being measured.

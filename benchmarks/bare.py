@@ -23,6 +23,7 @@ from benchmarks.load import Sample, sample
 from stagewire import pb
 from stagewire.service.callers import ANONYMOUS
 from stagewire.service.registry import Registry
+from stagewire.store import schema
 from stagewire.store.database import open_database
 from stagewire.store.sqlite import MAX_GROUP
 
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 # Recorded revisions start here, where no other number is, so that a replay can tell them.
 FIRST_REVISION = 1_000_000
+# A replay begins, groups and commits by itself.
+_OWN = ("BEGIN", "SAVEPOINT", "RELEASE", "COMMIT", "ROLLBACK", "PRAGMA", "SHOW")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,34 +58,68 @@ class Case:
 def record(url: str, kind: str, bodies: Sequence[Iterator[bytes]], count: int) -> list[Case]:
     """Make calls and note what each asks of the database at `url`, which is used up."""
     _raise_head(url)
+    steps: list[Step] = []
+    connect = _noted_connect(steps)
+    event.listen(sa.Engine, "do_connect", connect)
     database = open_database(url, readers=4)
     registry = Registry(database)
-    steps: list[Step] = []
-
-    def note(_c: Any, _cursor: Any, text: str, values: Any, _x: Any, many: bool) -> None:  # noqa: FBT001  # SQLAlchemy's signature
-        if not text.startswith("BEGIN"):
-            steps.append(Step(text, values, many))
-
     request_type = getattr(pb, f"{kind}Request")
     call = getattr(registry, kind)
-    event.listen(sa.Engine, "before_cursor_execute", note)
     cases: list[Case] = []
-    try:
-        for index in range(count):
-            caller = index % len(bodies)
-            steps.clear()
-            call(request_type.FromString(next(bodies[caller])), ANONYMOUS)
-            cases.append(Case(caller, FIRST_REVISION + index + 1, tuple(steps)))
-    finally:
-        event.remove(sa.Engine, "before_cursor_execute", note)
-        database.close()
+    for index in range(count):
+        caller = index % len(bodies)
+        steps.clear()
+        call(request_type.FromString(next(bodies[caller])), ANONYMOUS)
+        cases.append(Case(caller, FIRST_REVISION + index + 1, tuple(steps)))
+    database.close()
+    event.remove(sa.Engine, "do_connect", connect)
     return cases
+
+
+def _noted_connect(steps: list[Step]) -> Callable[..., Any]:
+    """Make what opens connections that note each statement as the driver gets it."""
+
+    def note(text: object, values: Any, *, many: bool) -> None:
+        if not str(text).startswith(_OWN):
+            steps.append(Step(str(text), values, many))
+
+    class SqliteCursor(sqlite3.Cursor):
+        def execute(self, text: str, values: Any = (), /) -> SqliteCursor:
+            note(text, values, many=False)
+            super().execute(text, values)
+            return self
+
+        def executemany(self, text: str, values: Any, /) -> SqliteCursor:
+            note(text, values, many=True)
+            super().executemany(text, values)
+            return self
+
+    class SqliteConnection(sqlite3.Connection):
+        def cursor(self, factory: Any = None) -> Any:
+            return super().cursor(factory or SqliteCursor)
+
+    class PsycopgCursor(psycopg.Cursor[Any]):
+        def execute(self, query: Any, params: Any = None, **options: Any) -> PsycopgCursor:
+            note(query, params, many=False)
+            super().execute(query, params, **options)
+            return self
+
+        def executemany(self, query: Any, params_seq: Any, **options: Any) -> None:
+            note(query, params_seq, many=True)
+            super().executemany(query, params_seq, **options)
+
+    def connect(dialect: sa.Dialect, _record: Any, arguments: Any, options: Any) -> Any:
+        if dialect.name == "sqlite":
+            return sqlite3.connect(*arguments, factory=SqliteConnection, **options)
+        return psycopg.connect(*arguments, cursor_factory=PsycopgCursor, **options)
+
+    return connect
 
 
 def _raise_head(url: str) -> None:
     engine = sa.create_engine(url)
     with engine.begin() as connection:
-        connection.exec_driver_sql(f"UPDATE log_head SET revision = {FIRST_REVISION}")
+        connection.execute(sa.update(schema.LogHead).values(revision=FIRST_REVISION))
     engine.dispose()
 
 
@@ -137,14 +174,11 @@ def replay_postgresql(url: str, cases: Sequence[Case], at_once: int) -> Sample:
     _raise_head(url)
     plain = url.replace("postgresql+psycopg://", "postgresql://")
     connections = [psycopg.connect(plain, autocommit=True) for _ in range(at_once)]
-    work = [
-        [
-            _transaction(connection, case, revisions)
-            for case in cases
-            if at_once == 1 or case.caller % at_once == index
-        ]
-        for index, (connection, revisions) in enumerate((c, {}) for c in connections)
-    ]
+    work: list[list[Callable[[], None]]] = []
+    for index, connection in enumerate(connections):
+        own = [c for c in cases if at_once == 1 or c.caller == index]
+        revisions: dict[int, int] = {}
+        work.append([_transaction(connection, case, revisions) for case in own])
     try:
         return _timed(work)
     finally:

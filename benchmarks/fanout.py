@@ -116,18 +116,18 @@ class FanOut:
 
     async def watch(self, events: int) -> Sample:
         """Promote versions of the watched model; from commit to receipt."""
-        promote = self._channel.unary_unary(requests.TRANSITION)
+        promote = wire.raw_call(self._channel, requests.TRANSITION)
         received = []
         for _ in range(events):
             await promote(next(self._promotions))
             received.append(await self.watchers.wait())
             await asyncio.sleep(PAUSE_SECONDS)
-        commits = json.loads(await self._channel.unary_unary(server.COMMITS)(b""))
+        commits = json.loads(await wire.raw_call(self._channel, server.COMMITS)(b""))
         return _sample([moment for _, moment in commits[-events:]], received)
 
     async def publish(self, events: int) -> Sample:
         """Publish the same bytes by the bare fan-out."""
-        publish = self._channel.unary_unary(server.PUBLISH)
+        publish = wire.raw_call(self._channel, server.PUBLISH)
         began, received = [], []
         for _ in range(events):
             answer = await publish(self._topic + self.watchers.message)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 WIRES = 8
 START_SECONDS = 30
+HEAD = "/modelregistry.v1.WatchService/GetHead"
 
 
 class Place:
@@ -163,21 +164,17 @@ class Stand:
 
     async def head(self) -> int:
         """Read the log's revision."""
-        call = self.channel.unary_unary(
-            "/modelregistry.v1.WatchService/GetHead",
-            request_serializer=pb.GetHeadRequest.SerializeToString,
-            response_deserializer=pb.GetHeadResponse.FromString,
-        )
-        answer = await call(pb.GetHeadRequest())
-        return int(answer.revision)
+        answer = await wire.raw_call(self.channel, HEAD)(b"")
+        return int(pb.GetHeadResponse.FromString(answer).revision)
 
 
 @contextlib.asynccontextmanager
 async def serving(place: Place) -> AsyncIterator[Stand]:
     """Run a server process on a fresh copy, and end it by its pid."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.server", "--database-url", place.copy()]
-        + ["--answer", str(place.answer)],
+    options = ("--database-url", place.copy(), "--answer", str(place.answer))
+    # Starting a process blocks for some milliseconds, and nothing else runs yet.
+    process = subprocess.Popen(  # noqa: ASYNC220
+        [sys.executable, "-m", "benchmarks.server", *options],
         stdout=subprocess.PIPE,
         # Its log lines are made and written; nobody reads them.
         stderr=subprocess.DEVNULL,
@@ -192,7 +189,7 @@ async def serving(place: Place) -> AsyncIterator[Stand]:
             raise RuntimeError("the server did not start; run `python -m benchmarks.server` to see")
         async with grpc.aio.insecure_channel(address) as channel:
             wires = await wire.connect(address, WIRES)
-            probe = channel.unary_unary(server.CPU)
+            probe = wire.raw_call(channel, server.CPU)
 
             async def cpu() -> float:
                 return float(await probe(b""))

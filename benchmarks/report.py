@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import json
 import os
 import platform
@@ -119,16 +119,19 @@ def _lines(heads: Sequence[str], rows: Any) -> list[str]:
 
 
 def _about(suite: Suite) -> list[str]:
-    today = datetime.datetime.now(datetime.UTC).date()
+    today = dt.datetime.now(dt.UTC).date()
     effort = suite.effort
     packages = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
     databases = ", ".join(
         f"{name} {number}"
         for name, number in {"SQLite": sqlite3.sqlite_version, **suite.versions}.items()
     )
+    machine = (
+        f"{today}, {os.cpu_count()} cores of {_processor()}, {platform.system()} "
+        f"{platform.release()}; Python {platform.python_version()}, {packages}; {databases}."
+    )
     return [
-        f"{today}, {os.cpu_count()} cores of {_processor()}, {platform.system()}"
-        f" {platform.release()}; Python {platform.python_version()}, {packages}; {databases}.",
+        machine,
         f"{effort.rounds} rounds of {effort.seconds:g} s; medians, with the least and the most.",
     ]
 

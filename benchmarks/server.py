@@ -162,9 +162,7 @@ async def _cpu(_request: bytes, _context: Any) -> bytes:
     return repr(time.process_time()).encode()
 
 
-def _service(
-    name: str, **handlers: grpc.RpcMethodHandler[Any, Any]
-) -> grpc.GenericRpcHandler[Any, Any]:
+def _service(name: str, **handlers: grpc.RpcMethodHandler[Any, Any]) -> grpc.GenericRpcHandler:
     return grpc.method_handlers_generic_handler(f"benchmarks.{name}", handlers)
 
 

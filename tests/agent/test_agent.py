@@ -380,6 +380,19 @@ def test_a_version_named_but_not_brought_is_fetched(running: Running) -> None:
     assert running.executor.orders[0].source == "file:///iris/3"
 
 
+def test_a_fault_of_its_own_ends_the_whole_agent(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def break_down() -> None:
+        raise ZeroDivisionError
+
+    agent = running.make()
+    monkeypatch.setattr(agent._deployer, "run", break_down)
+
+    with pytest.raises(ZeroDivisionError):
+        agent.run()
+
+
 def test_once_does_what_is_desired_reports_and_says_whether_it_succeeded(
     running: Running,
 ) -> None:

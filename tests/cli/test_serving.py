@@ -47,7 +47,7 @@ def test_every_setting_is_an_option(run: Run) -> None:
         assert f"--{name.replace('_', '-')}" in said
 
 
-def test_a_taken_port_and_a_served_file_are_refused_in_one_line(
+def test_a_taken_port_is_refused_in_one_line(
     process: Process, address: str, tmp_path: Path
 ) -> None:
     url = f"sqlite:///{tmp_path / 'second.sqlite3'}"

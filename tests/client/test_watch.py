@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -249,6 +250,31 @@ def test_closing_ends_the_wait_before_a_resume(registry: Registry) -> None:
         rest.join(10)
 
         assert not rest.is_alive()
+
+
+def test_closing_the_client_ends_its_watches(registry: Registry, client: Any) -> None:
+    registry.streams = [[hello(), transaction(1), Hang()]]
+    watch = client.watch(backoff=tenacity.wait_none())
+    next(watch)
+    closer = threading.Thread(target=client.close)
+
+    closer.start()
+    rest = list(watch)
+
+    closer.join(10)
+    assert rest == []
+
+
+def test_a_forgotten_watch_ends_its_stream(registry: Registry) -> None:
+    registry.streams = [[hello(), transaction(1), Hang()]]
+
+    with Client(registry.address) as client:
+        watch = client.watch()
+        next(watch)
+        del watch
+        gc.collect()
+
+        assert registry.ended_watches.acquire(timeout=10)
 
 
 def test_a_stream_has_a_deadline_no_living_one_reaches(registry: Registry, client: Any) -> None:

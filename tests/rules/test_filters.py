@@ -136,14 +136,14 @@ def fill(connection: sa.Connection) -> None:
 
 
 @pytest.fixture(scope="module")
-def registry(engine: sa.Engine) -> Iterator[sa.Connection]:
+def catalog(engine: sa.Engine) -> Iterator[sa.Connection]:
     with engine.connect() as connection:
         fill(connection)
         yield connection
         connection.rollback()
 
 
-def found_versions(registry: sa.Connection, text: str) -> list[tuple[str, int]]:
+def found_versions(catalog: sa.Connection, text: str) -> list[tuple[str, int]]:
     version, model = schema.Version, schema.Model
     statement = (
         sa.select(model.name, version.number)
@@ -151,12 +151,12 @@ def found_versions(registry: sa.Connection, text: str) -> list[tuple[str, int]]:
         .where(filters.versions(text))
     )
     order = [version.key for version in VERSIONS]
-    return sorted(((r.name, r.number) for r in registry.execute(statement)), key=order.index)
+    return sorted(((r.name, r.number) for r in catalog.execute(statement)), key=order.index)
 
 
-def found_models(registry: sa.Connection, text: str) -> list[str]:
+def found_models(catalog: sa.Connection, text: str) -> list[str]:
     statement = sa.select(schema.Model.name).where(filters.models(text))
-    return sorted(registry.scalars(statement), key=list(MODELS).index)
+    return sorted(catalog.scalars(statement), key=list(MODELS).index)
 
 
 CHURN = [("churn", number) for number in (1, 2, 3, 4)]
@@ -272,9 +272,9 @@ ALL = [*CHURN, CAFE, BIG]
     ],
 )  # fmt: skip
 def test_versions_are_found(
-    registry: sa.Connection, text: str, found: list[tuple[str, int]]
+    catalog: sa.Connection, text: str, found: list[tuple[str, int]]
 ) -> None:
-    assert found_versions(registry, text) == found
+    assert found_versions(catalog, text) == found
 
 
 @pytest.mark.parametrize(
@@ -296,8 +296,8 @@ def test_versions_are_found(
         ("update_time = 0 and creator = '' and description IS NULL", ["churn", "Café 2", "CHURN"]),
     ],
 )
-def test_models_are_found(registry: sa.Connection, text: str, found: list[str]) -> None:
-    assert found_models(registry, text) == found
+def test_models_are_found(catalog: sa.Connection, text: str, found: list[str]) -> None:
+    assert found_models(catalog, text) == found
 
 
 @pytest.mark.parametrize(
@@ -306,9 +306,9 @@ def test_models_are_found(registry: sa.Connection, text: str, found: list[str]) 
         ("stage = = 'x'", "at character 9: expected a text in quotes or a number, found ="),
         ("stage =", "at character 8: it ends where a text in quotes or a number was expected"),
         ("name = churn", "at character 8: expected a text in quotes or a number, found churn; put"),
-        ("name", "it ends where a comparison (=, !=, <, <=, >, >=, LIKE, ILIKE, IN, BETWEEN, IS NULL"),
+        ("name", "at character 5: it ends where a comparison (=, !=, <, <=, >, >=, LIKE, ILIKE,"),
         ("name = 'churn", "at character 8: the quote is never closed"),
-        ("name = 'it\\'s'", "at character 13: expected AND, OR or the end, found s; a quote inside a text is doubled"),
+        ("name = 'it\\'s'", "13: expected AND, OR or the end, found s; a quote inside"),
         ("name = 'a' && version = 1", "at character 12: & is no operator here; write AND"),
         ("name = 'a'; DROP TABLE models", "at character 11: can't read ; DROP TABLE models"),
         ("(name = 'a'", 'it ends where ")" was expected'),
@@ -379,8 +379,8 @@ def nested(depth: int) -> str:
         ("version = 1".ljust(10_000), "version = 1".ljust(10_001)),
     ],
 )
-def test_a_filter_has_bounds(registry: sa.Connection, within: str, beyond: str) -> None:
-    found_versions(registry, within)
+def test_a_filter_has_bounds(catalog: sa.Connection, within: str, beyond: str) -> None:
+    found_versions(catalog, within)
 
     with pytest.raises(RegistryError) as refused:
         filters.versions(beyond)
@@ -549,10 +549,10 @@ questions = st.recursive(
     max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(question=questions)
-def test_databases_answer_as_plain_python_does(registry: sa.Connection, question: Question) -> None:
+def test_databases_answer_as_plain_python_does(catalog: sa.Connection, question: Question) -> None:
     text, holds = question
 
-    assert found_versions(registry, text) == [v.key for v in VERSIONS if holds(v)]
+    assert found_versions(catalog, text) == [v.key for v in VERSIONS if holds(v)]
 
 
 @settings(max_examples=300, deadline=None)

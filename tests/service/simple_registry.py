@@ -227,8 +227,7 @@ class SimpleRegistry:
     def undelete_version(self, name: str, number: int) -> None:
         """Bring a version back, in no stage."""
         model = self.write(name)
-        if number not in model.versions:
-            raise Refused("VERSION_NOT_FOUND")
+        self._own(name, model, number)
         if not model.versions[number].deleted:
             raise Refused("NOT_DELETED")
         model.versions[number].deleted = False
@@ -254,10 +253,17 @@ class SimpleRegistry:
 
     def _living(self, name: str, number: int) -> tuple[SimpleModel, SimpleVersion]:
         model = self.write(name)
-        version = model.versions.get(number)
-        if version is None or version.deleted:
+        self._own(name, model, number)
+        if model.versions[number].deleted:
             raise Refused("VERSION_NOT_FOUND")
-        return model, version
+        return model, model.versions[number]
+
+    def _own(self, name: str, model: SimpleModel, number: int) -> None:
+        """Refuse a number that is not the model's: under an old name it may be another's."""
+        if number not in model.versions:
+            other = self.names[name].owners.get(number)
+            gone = other is None or other.deleted
+            raise Refused("VERSION_NOT_FOUND" if gone else "RENAMED")
 
     def _displace(self, model: SimpleModel, number: int, stage: str) -> None:
         version = model.versions[number]

@@ -118,9 +118,7 @@ def watch(
 
 
 def model(client: Client, name: str = "churn", **fields: Any) -> pb.CreateModelResponse:
-    return client.registry.CreateModel(
-        pb.CreateModelRequest(model=pb.Model(name=name), **fields)
-    )
+    return client.registry.CreateModel(pb.CreateModelRequest(model=pb.Model(name=name), **fields))
 
 
 def version(client: Client, name: str = "churn", **fields: Any) -> pb.CreateModelVersionResponse:

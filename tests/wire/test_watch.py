@@ -168,9 +168,11 @@ def test_a_namespace_is_watched_alone_and_the_star_means_all(client: Client) -> 
 
 
 def test_an_unknown_namespace_is_refused(client: Client) -> None:
-    with Stream(client, watch(namespaces=["nowhere"])) as stream:
-        with pytest.raises(errors.NamespaceNotFound):
-            stream.next()
+    with (
+        Stream(client, watch(namespaces=["nowhere"])) as stream,
+        pytest.raises(errors.NamespaceNotFound),
+    ):
+        stream.next()
 
 
 def test_exact_models_are_watched(client: Client) -> None:
@@ -204,9 +206,11 @@ def test_a_prefix_is_watched(client: Client) -> None:
 def test_models_together_with_a_prefix_are_refused_and_take_no_place(
     server: RunningServer, client: Client
 ) -> None:
-    with Stream(client, watch(models=["a"], model_prefix="b")) as stream:
-        with pytest.raises(errors.InvalidField, match="either models or model_prefix"):
-            stream.next()
+    with (
+        Stream(client, watch(models=["a"], model_prefix="b")) as stream,
+        pytest.raises(errors.InvalidField, match="either models or model_prefix"),
+    ):
+        stream.next()
 
     assert server.server.watches.open == 0
 

@@ -22,7 +22,7 @@ from stagewire.agent.state import StateFile
 from stagewire.client import Snapshot, errors
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import tenacity
 
@@ -73,6 +73,7 @@ class Agent:
         )
         self._reporter = Reporter(self._desk, client, agent=self.name, target=target, stage=stage)
         self._watch: Watch | None = None
+        self._fault: Exception | None = None
 
     @property
     def running(self) -> dict[str, int]:
@@ -85,8 +86,8 @@ class Agent:
         """Follow the stage until `stop`; refuses with `StateInUse` another agent's state file."""
         self._state.acquire()
         workers = [
-            threading.Thread(target=self._deployer.run, name="stagewire-agent-deployer"),
-            threading.Thread(target=self._reporter.run, name="stagewire-agent-reporter"),
+            threading.Thread(target=self._work, args=(work,), name=f"stagewire-agent-{name}")
+            for name, work in (("deployer", self._deployer.run), ("reporter", self._reporter.run))
         ]
         try:
             self._state.load(self._desk.board)
@@ -99,6 +100,8 @@ class Agent:
                 if worker.ident is not None:
                     worker.join()
             self._state.release()
+        if self._fault is not None:
+            raise self._fault
 
     def run_once(self) -> bool:
         """Do what is desired now, report it, and return whether all of it succeeded.
@@ -126,6 +129,15 @@ class Agent:
         """End `run`, and the command that it may be running; safe in a signal's handler."""
         # A handler interrupts a thread that may hold the very locks that stopping needs.
         threading.Thread(target=self._end, name="stagewire-agent-stop", daemon=True).start()
+
+    def _work(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Exception as fault:  # noqa: BLE001 - raised again by `run`
+            # Half an agent would look alive: better none, and a supervisor that sees it.
+            _log.exception("a fault of the agent's own; it stops")
+            self._fault = fault
+            self._end()
 
     def _end(self) -> None:
         self._desk.close()

@@ -97,6 +97,10 @@ class ExecHook:
             raise ExecutionInterrupted(
                 f"{self._command[0]} was ended after {self._timeout_seconds:g} s: {_tail(said)}"
             ) from None
+        except BaseException:
+            # In a session of its own it does not hear the terminal's interrupt.
+            _end_group(process)
+            raise
         finally:
             self._running = None
         if status != 0 and self._cancelled.is_set():

@@ -1,7 +1,7 @@
 """The log's changes in words: one line each, for `watch` and `event list`."""
 
 from stagewire import pb
-from stagewire.cli import views
+from stagewire.cli import wording
 
 
 def subject(change: pb.Change) -> str:
@@ -16,7 +16,7 @@ def subject(change: pb.Change) -> str:
 def describe(change: pb.Change) -> str:
     """Say what happened to it."""
     if change.delivery == pb.CHANGE_DELIVERY_LEFT:
-        held = f" (it held {views.words(change.left_stages)})" if change.left_stages else ""
+        held = f" (it held {wording.words(change.left_stages)})" if change.left_stages else ""
         return f"{subject(change)} left the filter{held}"
     return f"{subject(change)}: {_effect(change)}"
 
@@ -28,17 +28,17 @@ def _effect(change: pb.Change) -> str:
         case pb.CHANGE_KIND_STAGES_CHANGED | pb.CHANGE_KIND_STAGE_PRIMARY_CHANGED:
             return _moved(change)
         case pb.CHANGE_KIND_ALIASES_CHANGED:
-            return f"aliases now {views.words(change.version_state.aliases) or 'none'}"
+            return f"aliases now {wording.words(change.version_state.aliases) or 'none'}"
         case pb.CHANGE_KIND_UNSPECIFIED:
             return "changed"
-    words = views.enum_name(pb.ChangeKind, change.kind).lower().split("_")
+    words = wording.enum_name(pb.ChangeKind, change.kind).lower().split("_")
     moved = f" ({_moved(change)})" if change.entered_stages or change.left_stages else ""
     return (words[-1] if len(words) > 1 else words[0]) + moved
 
 
 def _moved(change: pb.Change) -> str:
-    parts = [f"entered {views.words(change.entered_stages)}"] if change.entered_stages else []
-    parts += [f"left {views.words(change.left_stages)}"] if change.left_stages else []
+    parts = [f"entered {wording.words(change.entered_stages)}"] if change.entered_stages else []
+    parts += [f"left {wording.words(change.left_stages)}"] if change.left_stages else []
     parts += [
         f"{primary.stage} runs {f'version {primary.version}' if primary.version else 'nothing'}"
         for primary in change.primaries

@@ -7,7 +7,7 @@ import grpc
 import typer
 
 from stagewire import pb
-from stagewire.cli import output, paging, views
+from stagewire.cli import output, paging, views, wording
 from stagewire.cli.arguments import (
     LARGEST_VERSION,
     Limit,
@@ -149,7 +149,7 @@ def report(
     )
     request.targets[0].agent_time.GetCurrentTime()
     answer = session.client.deployments.ReportStatus(request)
-    pause = views.elapsed(answer.next_report_after.ToTimedelta())
+    pause = wording.elapsed(answer.next_report_after.ToTimedelta())
     output.show_plain(
         output.plain(answer),
         session.output,

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from stagewire import pb
-from stagewire.cli import changes, output, paging, views
+from stagewire.cli import changes, output, paging, wording
 from stagewire.cli.arguments import (
     LARGEST_REVISION,
     Limit,
@@ -23,7 +23,7 @@ EVENT: View[pb.Event] = View(
     name=lambda event: str(event.revision),
     columns=(
         Column("REVISION", lambda event: str(event.revision), right=True),
-        Column("WHEN", lambda event: views.ago(event.commit_time)),
+        Column("WHEN", lambda event: wording.ago(event.commit_time)),
         Column("ACTOR", lambda event: event.payload.actor, always=False),
         Column(
             "WHAT",

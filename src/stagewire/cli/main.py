@@ -64,7 +64,7 @@ CONTENTS: dict[str, Entry] = {
         _STAGES,
     ),
     "rollback": Entry(
-        "transitions", "Restore the holders that a stage had before its last change.", _STAGES
+        "rollbacks", "Restore the holders that a stage had before its last change.", _STAGES
     ),
     "stage": Entry("stages", "Define stages, see their history, take versions out.", _STAGES),
     "watch": Entry(

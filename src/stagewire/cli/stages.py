@@ -23,8 +23,8 @@ from stagewire.cli.arguments import (
     moment,
     refuse,
 )
+from stagewire.cli.movements import REMOVAL
 from stagewire.cli.sessions import Session, command
-from stagewire.cli.transitions import REMOVAL
 
 app = typer.Typer()
 

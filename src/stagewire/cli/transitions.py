@@ -1,7 +1,7 @@
-"""`stagewire promote`, `transition`, `batch` and `rollback`: versions move between stages."""
+"""`stagewire promote`, `transition` and `batch`: versions move between stages."""
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,7 +9,7 @@ import typer
 from google.protobuf import json_format
 
 from stagewire import pb
-from stagewire.cli import texts, views
+from stagewire.cli import movements, texts
 from stagewire.cli.arguments import (
     Displace,
     DisplaceChoice,
@@ -24,8 +24,6 @@ from stagewire.cli.arguments import (
     refuse,
 )
 from stagewire.cli.sessions import Session, command
-from stagewire.cli.views import View
-from stagewire.client.errors import StagewireError
 
 app = typer.Typer()
 
@@ -33,69 +31,6 @@ _DISPLACEMENTS = {
     Displace.KEEP: pb.DISPLACEMENT_KEEP,
     Displace.ARCHIVE: pb.DISPLACEMENT_ARCHIVE,
 }
-
-
-def _effects(outcomes: Iterable[pb.StageOutcome]) -> list[tuple[str, str]]:
-    found = list(outcomes)
-    several = len({effect.model for effect in found}) > 1
-    return [
-        (f"{effect.model} {effect.stage}" if several else effect.stage, views.outcome(effect))
-        for effect in found
-    ]
-
-
-def _displaced(versions: Iterable[pb.ModelVersion]) -> str:
-    return views.words(
-        f"version {version.version} (now {views.words(version.stages) or 'in no stage'})"
-        for version in versions
-    )
-
-
-MOVE: View[pb.TransitionStageResponse] = View(
-    plural="moves",
-    name=lambda answer: str(answer.version.version),
-    columns=(),
-    title=lambda answer: f"{answer.version.model} version {answer.version.version}",
-    details=lambda answer: (
-        ("stages", views.words(answer.version.stages) or "none"),
-        *_effects(answer.outcomes),
-        ("displaced", _displaced(answer.displaced)),
-        ("revision", _written(answer.revision)),
-    ),
-)
-
-REMOVAL: View[pb.RemoveFromStageResponse] = View(
-    plural="removals",
-    name=lambda answer: str(answer.version.version),
-    columns=(),
-    title=lambda answer: f"{answer.version.model} version {answer.version.version}",
-    details=lambda answer: (
-        ("stages", views.words(answer.version.stages) or "none"),
-        *_effects(answer.outcomes),
-        ("revision", _written(answer.revision)),
-    ),
-)
-
-BATCH: View[pb.BatchTransitionStagesResponse] = View(
-    plural="batches",
-    name=lambda answer: str(answer.revision),
-    columns=(),
-    details=lambda answer: (*_effects(answer.outcomes), ("revision", _written(answer.revision))),
-)
-
-ROLLBACK: View[pb.RollbackStageResponse] = View(
-    plural="rollbacks",
-    name=lambda answer: views.words(version.version for version in answer.restored),
-    columns=(),
-    details=lambda answer: (
-        ("restored", _displaced(answer.restored)),
-        ("removed", _displaced(answer.removed)),
-        ("left out", views.words(f"version {n} (deleted)" for n in answer.skipped_deleted)),
-        *_effects(answer.outcomes),
-        ("holders of", f"revision {answer.restored_revision}"),
-        ("revision", _written(answer.revision)),
-    ),
-)
 
 
 @command(
@@ -213,44 +148,7 @@ def batch(
             request_id=request_id,
         )
     )
-    session.show(answer, BATCH)
-
-
-@command(
-    app,
-    "rollback",
-    examples=[
-        "stagewire rollback churn --stage Production",
-        "stagewire rollback churn --stage Production --yes --reason 'error rate doubled'",
-    ],
-)
-def rollback(
-    session: Session,
-    model: ModelName,
-    *,
-    stage: StageName,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't show and ask first.")] = False,
-    expected_revision: ExpectedRevision = 0,
-    dry_run: DryRun = False,
-    reason: Reason = "",
-    request_id: RequestId = "",
-) -> None:
-    """Restore the holders that a stage had before its last change.
-
-    Shows what will change and asks, unless --yes is given. Called again, it walks
-    further back.
-    """
-    request = pb.RollbackStageRequest(
-        model=model,
-        stage=stage,
-        expected_revision=expected_revision,
-        validate_only=dry_run,
-        reason=reason,
-        request_id=request_id,
-    )
-    if not yes and not dry_run:
-        _agree(session, request)
-    session.show(session.client.stages.RollbackStage(request), ROLLBACK)
+    session.show(answer, movements.BATCH)
 
 
 def _move(session: Session, request: pb.TransitionStageRequest) -> None:
@@ -267,42 +165,7 @@ def _move(session: Session, request: pb.TransitionStageRequest) -> None:
                 f" highest-numbered holder, not version {answer.version.version}; without"
                 " `--displace keep` it would leave"
             )
-    session.show(answer, MOVE)
-
-
-def _agree(session: Session, request: pb.RollbackStageRequest) -> None:
-    """Show on standard error what a rollback would do, and ask; refuses without an answer.
-
-    The request is then bound to the present primary's revision: what is done is what was
-    shown, also when somebody else moved the stage in between.
-    """
-    request.expected_revision = request.expected_revision or _revision_of_primary(session, request)
-    rehearsal = pb.RollbackStageRequest()
-    rehearsal.CopyFrom(request)
-    rehearsal.validate_only = True
-    rehearsal.request_id = ""
-    for effect in session.client.stages.RollbackStage(rehearsal).outcomes:
-        texts.remark(f"{effect.stage} of {effect.model} would be: {views.outcome(effect)}")
-    try:
-        agreed = typer.confirm("Roll back?", err=True)
-    except typer.Abort:
-        sys.stderr.write("\n")
-        refuse("--yes", "nobody answered; give --yes to roll back without being asked")
-    if not agreed:
-        texts.remark("nothing was changed")
-        raise typer.Exit(1)
-
-
-def _revision_of_primary(session: Session, request: pb.RollbackStageRequest) -> int:
-    try:
-        answer = session.client.registry.ResolveModelVersion(
-            pb.ResolveModelVersionRequest(model=request.model, stage=request.stage)
-        )
-    except StagewireError as error:
-        if error.reason != "STAGE_EMPTY":
-            raise
-        return 0
-    return answer.version.revision
+    session.show(answer, movements.MOVE)
 
 
 def _moves(file: Path) -> list[pb.Transition]:
@@ -330,7 +193,3 @@ def _transition(entry: Any, place: int) -> pb.Transition:
         return json_format.ParseDict(written, pb.Transition())
     except (json_format.ParseError, TypeError, ValueError) as error:
         refuse("FILE", f"move {place} is wrong: {error}")
-
-
-def _written(revision: int) -> str:
-    return str(revision) if revision else "nothing was written"

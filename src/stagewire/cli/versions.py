@@ -1,6 +1,5 @@
 """`stagewire version`: register, find, describe, copy and retire model versions."""
 
-from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +7,7 @@ from typing import Annotated
 import typer
 
 from stagewire import pb
-from stagewire.cli import paging, views
+from stagewire.cli import lineages, paging, views
 from stagewire.cli.arguments import (
     Description,
     DryRun,
@@ -30,7 +29,6 @@ from stagewire.cli.arguments import (
     WithMetrics,
     numbers,
     pairs,
-    reference,
     refuse,
 )
 from stagewire.cli.sessions import Session, command
@@ -106,64 +104,14 @@ def create(
     ] = None,
     status: StatusChoice = None,
     status_message: StatusMessage = None,
-    run_id: Annotated[
-        str,
-        typer.Option("--run-id", metavar="ID", help="The training run.", rich_help_panel="Lineage"),
-    ] = "",
-    run_link: Annotated[
-        str,
-        typer.Option(
-            "--run-link", metavar="URL", help="The run's page.", rich_help_panel="Lineage"
-        ),
-    ] = "",
-    experiment: Annotated[
-        str,
-        typer.Option(
-            "--experiment", metavar="NAME", help="The run's experiment.", rich_help_panel="Lineage"
-        ),
-    ] = "",
-    git_commit: Annotated[
-        str,
-        typer.Option(
-            "--git-commit",
-            metavar="HASH",
-            help="Commit of the training code.",
-            rich_help_panel="Lineage",
-        ),
-    ] = "",
-    git_repository: Annotated[
-        str,
-        typer.Option(
-            "--git-repository", metavar="URL", help="Its repository.", rich_help_panel="Lineage"
-        ),
-    ] = "",
-    dataset: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--dataset",
-            metavar="NAME[=DIGEST]",
-            help="What it was trained on; may be repeated.",
-            rich_help_panel="Lineage",
-        ),
-    ] = None,
-    evaluation_dataset: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--evaluation-dataset",
-            metavar="NAME[=DIGEST]",
-            help="What it was measured on; may be repeated.",
-            rich_help_panel="Lineage",
-        ),
-    ] = None,
-    parent: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--parent",
-            metavar="MODEL/VERSION[:HOW]",
-            help="What it was made from, e.g. churn/3 or churn/3:fine-tuned; may be repeated.",
-            rich_help_panel="Lineage",
-        ),
-    ] = None,
+    run_id: lineages.RunId = "",
+    run_link: lineages.RunLink = "",
+    experiment: lineages.Experiment = "",
+    git_commit: lineages.GitCommit = "",
+    git_repository: lineages.GitRepository = "",
+    dataset: lineages.TrainingData = None,
+    evaluation_dataset: lineages.EvaluationData = None,
+    parent: lineages.Parents = None,
     dry_run: DryRun = False,
     reason: Reason = "",
     request_id: RequestId = "",
@@ -187,10 +135,10 @@ def create(
                 git_commit=git_commit,
                 git_repository=git_repository,
                 datasets=[
-                    *_datasets(dataset, pb.DATASET_USE_TRAINING),
-                    *_datasets(evaluation_dataset, pb.DATASET_USE_EVALUATION),
+                    *lineages.datasets(dataset, pb.DATASET_USE_TRAINING),
+                    *lineages.datasets(evaluation_dataset, pb.DATASET_USE_EVALUATION),
                 ],
-                parents=[_parent(text) for text in parent or ()],
+                parents=[lineages.parent(text) for text in parent or ()],
             ),
         ),
         metrics=[
@@ -459,24 +407,6 @@ def _create_model(session: Session, model: str, reason: str) -> None:
     except StagewireError as error:
         if error.reason != "MODEL_EXISTS":
             raise
-
-
-def _datasets(texts: Sequence[str] | None, use: "pb.DatasetUse.ValueType") -> list[pb.Dataset]:
-    split = (text.partition("=") for text in texts or ())
-    return [pb.Dataset(name=name, digest=digest, use=use) for name, _, digest in split]
-
-
-def _parent(text: str) -> pb.ParentVersion:
-    named, _, how = text.partition(":")
-    model, version = reference("--parent", named)
-    derivation = f"DERIVATION_{how.upper().replace('-', '_')}" if how else "DERIVATION_UNSPECIFIED"
-    known = list(pb.Derivation.keys())
-    if derivation not in known:
-        choices = ", ".join(name.removeprefix("DERIVATION_").lower() for name in known[1:])
-        refuse("--parent", f"{how!r} is none of {choices}")
-    return pb.ParentVersion(
-        model=model, version=version, derivation=pb.Derivation.Value(derivation)
-    )
 
 
 def _text(option: str, path: Path | None) -> str:

@@ -1,22 +1,19 @@
 """How each resource of the contract looks to a reader: its columns, its details, its name."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from stagewire import pb
-from stagewire.cli import output
+from stagewire.cli import output, wording
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
 M = TypeVar("M", bound=Message)
-
-_STEPS = ((60, 1, "s"), (3600, 60, "min"), (86400, 3600, "h"), (60 * 86400, 86400, "d"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,56 +45,6 @@ class View(Generic[M]):
     plain: Callable[[M], dict[str, Any]] = output.plain
 
 
-def ago(time: Timestamp, *, now: datetime | None = None) -> str:
-    """Say how long ago something was; '' when it is not known."""
-    if not time.ByteSize():
-        return ""
-    return f"{elapsed((now or datetime.now(UTC)) - time.ToDatetime(UTC))} ago"
-
-
-def elapsed(span: timedelta) -> str:
-    """Say how long something took, in one unit."""
-    seconds = max(span.total_seconds(), 0)
-    for limit, unit, name in _STEPS:
-        if seconds < limit:
-            return f"{int(seconds // unit)} {name}"
-    return (
-        f"{int(seconds // 86400 / 30.44)} mo"
-        if seconds < 730 * 86400
-        else f"{int(seconds // 86400 / 365.25)} y"
-    )
-
-
-def instant(time: Timestamp) -> str:
-    """Write a time to the second, in UTC, and how long ago it was."""
-    if not time.ByteSize():
-        return ""
-    return f"{time.ToDatetime(UTC):%Y-%m-%d %H:%M:%S} UTC ({ago(time)})"
-
-
-def number(value: float) -> str:
-    """Write a measured number to four significant digits."""
-    return f"{value:.4g}"
-
-
-def enum_name(kind: Any, value: int) -> str:
-    """Write an enum's value without its prefix; numbers from a newer server stay numbers."""
-    if value not in kind.values():
-        return str(value)
-    prefix = kind.Name(0).removesuffix("UNSPECIFIED")
-    return str(kind.Name(value)).removeprefix(prefix)
-
-
-def words(texts: Iterable[Any]) -> str:
-    """Join what stands in one cell."""
-    return ", ".join(str(text) for text in texts)
-
-
-def labels(mapping: Mapping[str, Any]) -> str:
-    """Join tags and the like by key."""
-    return words(f"{key}={mapping[key]}" for key in sorted(mapping))
-
-
 def version_or_none(version: int) -> str:
     """Write a version's number; 0 means none."""
     return str(version) if version else "-"
@@ -105,17 +52,19 @@ def version_or_none(version: int) -> str:
 
 def status(version: pb.ModelVersion) -> str:
     """Write how far a version's registration has come."""
-    short = enum_name(pb.ModelVersionStatus, version.status).removesuffix("_REGISTRATION")
+    short = wording.enum_name(pb.ModelVersionStatus, version.status).removesuffix("_REGISTRATION")
     return "DELETED" if version.deleted else short
 
 
 def metric_values(metrics: Iterable[pb.Metric]) -> str:
     """Join the latest values of a version's metrics."""
-    return words(f"{_measured(metric)}={number(metric.value)}" for metric in metrics)
+    return wording.words(
+        f"{_measured(metric)}={wording.number(metric.value)}" for metric in metrics
+    )
 
 
 def _created(time: Timestamp, creator: str) -> str:
-    return " by ".join(filter(None, (instant(time), creator)))
+    return " by ".join(filter(None, (wording.instant(time), creator)))
 
 
 def _measured(metric: pb.Metric) -> str:
@@ -127,10 +76,10 @@ def _model_details(model: pb.Model) -> Iterable[tuple[str, str]]:
         ("id", model.id),
         ("namespace", model.namespace),
         ("owner", model.owner),
-        ("tags", labels(model.tags)),
+        ("tags", wording.labels(model.tags)),
         ("description", model.description),
         ("created", _created(model.create_time, model.creator)),
-        ("updated", instant(model.update_time)),
+        ("updated", wording.instant(model.update_time)),
         ("revision", str(model.revision)),
         ("state", "purged" if model.purged else "deleted" if model.deleted else ""),
     )
@@ -143,8 +92,8 @@ MODEL: View[pb.Model] = View(
     columns=(
         Column("MODEL", lambda model: model.name),
         Column("OWNER", lambda model: model.owner, always=False),
-        Column("TAGS", lambda model: labels(model.tags), always=False, whole=False),
-        Column("UPDATED", lambda model: ago(model.update_time)),
+        Column("TAGS", lambda model: wording.labels(model.tags), always=False, whole=False),
+        Column("UPDATED", lambda model: wording.ago(model.update_time)),
         Column("DESCRIPTION", lambda model: model.description, always=False, whole=False),
     ),
     details=_model_details,
@@ -178,7 +127,7 @@ FOUND_MODEL: View[pb.GetModelResponse] = View(
     details=lambda found: (
         ("latest", version_or_none(found.latest_version)),
         *((f"{held.stage}", _holders(held)) for held in found.stages),
-        ("aliases", labels(found.aliases)),
+        ("aliases", wording.labels(found.aliases)),
         *_model_details(found.model),
     ),
     plain=_found_model_plain,
@@ -187,12 +136,12 @@ FOUND_MODEL: View[pb.GetModelResponse] = View(
 
 def _holders(held: pb.StageHolders) -> str:
     others = [number for number in held.versions if number != held.primary_version]
-    rest = f" (also {words(others)})" if others else ""
+    rest = f" (also {wording.words(others)})" if others else ""
     return f"version {held.primary_version}{rest}"
 
 
 def _datasets(lineage: pb.Lineage, use: "pb.DatasetUse.ValueType") -> str:
-    return words(
+    return wording.words(
         f"{dataset.name}={dataset.digest}" if dataset.digest else dataset.name
         for dataset in lineage.datasets
         if (dataset.use or pb.DATASET_USE_TRAINING) == use
@@ -200,22 +149,23 @@ def _datasets(lineage: pb.Lineage, use: "pb.DatasetUse.ValueType") -> str:
 
 
 def _parents(lineage: pb.Lineage) -> str:
-    return words(
-        f"{parent.model}/{parent.version}"
-        + (f" ({enum_name(pb.Derivation, parent.derivation).lower()})" if parent.derivation else "")
-        for parent in lineage.parents
-    )
+    return wording.words(map(_parent, lineage.parents))
+
+
+def _parent(parent: pb.ParentVersion) -> str:
+    how = wording.enum_name(pb.Derivation, parent.derivation).lower() if parent.derivation else ""
+    return f"{parent.model}/{parent.version}" + (f" ({how})" if how else "")
 
 
 def _version_details(version: pb.ModelVersion) -> Iterable[tuple[str, str]]:
     lineage = version.lineage
     return (
         ("status", f"{status(version)} {version.status_message}".rstrip()),
-        ("stages", words(version.stages)),
-        ("aliases", words(version.aliases)),
+        ("stages", wording.words(version.stages)),
+        ("aliases", wording.words(version.aliases)),
         ("source", version.source),
-        ("tags", labels(version.tags)),
-        ("params", labels(version.params)),
+        ("tags", wording.labels(version.tags)),
+        ("params", wording.labels(version.params)),
         ("metrics", metric_values(version.metrics)),
         ("run", " ".join(filter(None, (lineage.run_id, lineage.run_link)))),
         ("experiment", lineage.experiment),
@@ -223,12 +173,12 @@ def _version_details(version: pb.ModelVersion) -> Iterable[tuple[str, str]]:
         ("trained on", _datasets(lineage, pb.DATASET_USE_TRAINING)),
         ("evaluated on", _datasets(lineage, pb.DATASET_USE_EVALUATION)),
         ("parents", _parents(lineage)),
-        ("flavors", words(version.flavors)),
+        ("flavors", wording.words(version.flavors)),
         ("signature", version.signature),
         ("description", version.description),
         ("digest", version.content_digest),
         ("created", _created(version.create_time, version.creator)),
-        ("updated", instant(version.update_time)),
+        ("updated", wording.instant(version.update_time)),
         ("revision", str(version.revision)),
         ("state", "purged" if version.purged else "deleted" if version.deleted else ""),
     )
@@ -236,17 +186,17 @@ def _version_details(version: pb.ModelVersion) -> Iterable[tuple[str, str]]:
 
 _VERSION_COLUMNS: tuple[Column[pb.ModelVersion], ...] = (
     Column("VERSION", lambda version: str(version.version), right=True),
-    Column("STAGES", lambda version: words(version.stages) or "-"),
-    Column("ALIASES", lambda version: words(version.aliases), always=False),
+    Column("STAGES", lambda version: wording.words(version.stages) or "-"),
+    Column("ALIASES", lambda version: wording.words(version.aliases), always=False),
     Column(
         "STATUS",
         status,
         style=lambda version: "" if version.status == pb.MODEL_VERSION_STATUS_READY else "yellow",
     ),
     Column("METRICS", lambda version: metric_values(version.metrics), always=False, whole=False),
-    Column("TAGS", lambda version: labels(version.tags), always=False, whole=False),
+    Column("TAGS", lambda version: wording.labels(version.tags), always=False, whole=False),
     Column("RUN", lambda version: version.lineage.run_id, always=False),
-    Column("CREATED", lambda version: ago(version.create_time)),
+    Column("CREATED", lambda version: wording.ago(version.create_time)),
     Column("BY", lambda version: version.creator, always=False),
     Column("SOURCE", lambda version: version.source, always=False, whole=False),
 )
@@ -275,19 +225,19 @@ NAMESPACE: View[pb.Namespace] = View(
     title=lambda namespace: f"namespace {namespace.name}",
     columns=(
         Column("NAMESPACE", lambda namespace: namespace.name),
-        Column("CREATED", lambda namespace: ago(namespace.create_time)),
+        Column("CREATED", lambda namespace: wording.ago(namespace.create_time)),
         Column("DESCRIPTION", lambda namespace: namespace.description, always=False, whole=False),
     ),
     details=lambda namespace: (
         ("description", namespace.description),
-        ("created", instant(namespace.create_time)),
+        ("created", wording.instant(namespace.create_time)),
         ("revision", str(namespace.revision)),
     ),
 )
 
 
 def _occupancy(stage: pb.Stage) -> str:
-    return enum_name(pb.StageOccupancy, stage.occupancy).lower().replace("_", "-")
+    return wording.enum_name(pb.StageOccupancy, stage.occupancy).lower().replace("_", "-")
 
 
 STAGE: View[pb.Stage] = View(
@@ -308,15 +258,15 @@ STAGE: View[pb.Stage] = View(
         ("occupancy", _occupancy(stage)),
         ("displaces to", stage.displace_to),
         ("description", stage.description),
-        ("created", instant(stage.create_time)),
-        ("updated", instant(stage.update_time)),
+        ("created", wording.instant(stage.create_time)),
+        ("updated", wording.instant(stage.update_time)),
         ("revision", str(stage.revision)),
     ),
 )
 
 
 def _left(tenure: pb.StageTenure) -> str:
-    return ago(tenure.left_time) if tenure.left_revision else "still there"
+    return wording.ago(tenure.left_time) if tenure.left_revision else "still there"
 
 
 TENURE: View[pb.StageTenure] = View(
@@ -325,10 +275,10 @@ TENURE: View[pb.StageTenure] = View(
     columns=(
         Column("STAGE", lambda tenure: tenure.stage),
         Column("VERSION", lambda tenure: str(tenure.version), right=True),
-        Column("ENTERED", lambda tenure: ago(tenure.entered_time)),
+        Column("ENTERED", lambda tenure: wording.ago(tenure.entered_time)),
         Column("LEFT", _left),
         Column("BY", lambda tenure: tenure.entered_by, always=False),
-        Column("HOW", lambda tenure: enum_name(pb.StageEntryCause, tenure.cause).lower()),
+        Column("HOW", lambda tenure: wording.enum_name(pb.StageEntryCause, tenure.cause).lower()),
         Column("REASON", lambda tenure: tenure.entered_reason, always=False, whole=False),
         Column(
             "REVISIONS", lambda tenure: f"{tenure.entered_revision}-{tenure.left_revision or ''}"
@@ -342,7 +292,7 @@ METRIC: View[pb.Metric] = View(
     name=lambda metric: metric.key,
     columns=(
         Column("KEY", lambda metric: metric.key),
-        Column("VALUE", lambda metric: number(metric.value), right=True),
+        Column("VALUE", lambda metric: wording.number(metric.value), right=True),
         Column("STEP", lambda metric: str(metric.step), right=True),
         Column("DATASET", lambda metric: metric.dataset, always=False),
         Column(
@@ -351,7 +301,7 @@ METRIC: View[pb.Metric] = View(
             right=True,
             always=False,
         ),
-        Column("MEASURED", lambda metric: ago(metric.time)),
+        Column("MEASURED", lambda metric: wording.ago(metric.time)),
     ),
     details=lambda _: (),
 )
@@ -367,7 +317,7 @@ def _lag(deployment: pb.Deployment) -> str:
     if deployment.lag_revisions < 0:
         return "unknown"
     if deployment.lag_revisions and deployment.HasField("lag"):
-        return f"{deployment.lag_revisions} ({elapsed(deployment.lag.ToTimedelta())})"
+        return f"{deployment.lag_revisions} ({wording.elapsed(deployment.lag.ToTimedelta())})"
     return str(deployment.lag_revisions)
 
 
@@ -384,7 +334,7 @@ DEPLOYMENT: View[pb.Deployment] = View(
         Column(
             "RUNNING", lambda deployment: version_or_none(deployment.running_version), right=True
         ),
-        Column("STATE", lambda deployment: enum_name(pb.DeploymentState, deployment.state)),
+        Column("STATE", lambda deployment: wording.enum_name(pb.DeploymentState, deployment.state)),
         Column(
             "SYNC",
             _sync,
@@ -393,7 +343,7 @@ DEPLOYMENT: View[pb.Deployment] = View(
             ),
         ),
         Column("LAG", _lag, right=True),
-        Column("REPORTED", lambda deployment: ago(deployment.report_time)),
+        Column("REPORTED", lambda deployment: wording.ago(deployment.report_time)),
         Column("AGENT", lambda deployment: deployment.agent),
         Column("ERROR", lambda deployment: deployment.error, always=False, whole=False),
     ),
@@ -420,7 +370,7 @@ HEAD: View[pb.GetHeadResponse] = View(
     columns=(),
     details=lambda head: (
         ("revision", str(head.revision)),
-        ("committed", instant(head.commit_time)),
+        ("committed", wording.instant(head.commit_time)),
         ("log", head.log_id),
         ("compacted up to", str(head.compacted_revision or "")),
         ("hash", head.head_hash.hex()),
@@ -433,11 +383,3 @@ LOGGED: View[pb.LogMetricsResponse] = View(
     columns=(),
     details=lambda answer: (("new points", str(answer.logged)),),
 )
-
-
-def outcome(effect: pb.StageOutcome) -> str:
-    """Say in one line what a change did to one stage."""
-    parts = [f"version {words(effect.entered)} entered"] if effect.entered else []
-    parts += [f"version {words(effect.left)} left"] if effect.left else []
-    holder = f"version {effect.primary_version}" if effect.primary_version else "nothing"
-    return f"{'; '.join(parts) or 'as it was'}; runs {holder}"

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from stagewire import pb
-from stagewire.cli import changes, output, texts, views
+from stagewire.cli import changes, output, texts, wording
 from stagewire.cli.arguments import Format, chosen, refuse
 from stagewire.cli.sessions import Session, command
 from stagewire.client import Snapshot
@@ -133,7 +133,7 @@ def _lines(event: Snapshot | pb.Transaction | pb.Bookmark) -> list[str]:
     if isinstance(event, pb.Bookmark):
         return [f"r{event.revision}  nothing more up to here"]
     if isinstance(event, Snapshot):
-        why = views.enum_name(pb.SnapshotReason, event.reason).lower().replace("_", " ")
+        why = wording.enum_name(pb.SnapshotReason, event.reason).lower().replace("_", " ")
         head = f"r{event.revision}  snapshot of {len(event.items)} resources ({why})"
         return [head, *(f"r{event.revision}  {_item(item)}" for item in event.items)]
     when = f"{event.commit_time.ToDatetime():%Y-%m-%d %H:%M:%S}Z"
@@ -148,7 +148,7 @@ def _lines(event: Snapshot | pb.Transaction | pb.Bookmark) -> list[str]:
 def _item(item: pb.SnapshotItem) -> str:
     match item.WhichOneof("resource"):
         case "version":
-            held = f" in {views.words(item.version.stages)}" if item.version.stages else ""
+            held = f" in {wording.words(item.version.stages)}" if item.version.stages else ""
             return f"{item.version.model}/{item.version.version}{held}"
         case "model":
             return f"{item.model.name}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import weakref
 from typing import TYPE_CHECKING
 
 import grpc.aio
@@ -48,6 +49,7 @@ class AsyncClient:
         self.address = channels.address_or_default(address)
         self.namespace = namespace
         self._history = History()
+        self._begun: weakref.WeakSet[AsyncWatch] = weakref.WeakSet()
         self._metadata = interceptors.authorization(channels.token_or_default(token))
         calls = interceptors.AsyncUnaryCalls(
             interceptors.Outgoing(
@@ -87,6 +89,8 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Close the connection, ending calls and watches that still run."""
+        for watch in list(self._begun):
+            watch.close()
         await self._channel.close()
 
     @property
@@ -244,9 +248,11 @@ class AsyncClient:
             snapshot_on_reset=snapshot_on_reset,
             namespace=self.namespace,
         )
-        return AsyncWatch(
+        watch = AsyncWatch(
             self.watches.Watch,
             Follower(self._history, request, backoff=backoff),
             metadata=self._metadata,
             reconnect=reconnect,
         )
+        self._begun.add(watch)
+        return watch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import weakref
 from typing import TYPE_CHECKING
 
 import grpc
@@ -34,7 +35,8 @@ class Client:
     `registry`, `namespaces`, `stages`, `metrics`, `deployments`, `audit` and `watches` are the
     generated stubs: every unary call takes the contract's request and returns its answer, or
     raises a `StagewireError`. Left unset, `namespace` and `request_id` are filled, reads never
-    answer with less than this client has seen, and a call ends after `timeout_seconds`.
+    answer with less than this client has seen, and a call ends after `timeout_seconds`. Streams
+    are begun with `watch`, which resumes them; `watches.Watch` itself is the bare call.
 
     `address` defaults to STAGEWIRE_ADDRESS, else 127.0.0.1:50051; `token` to STAGEWIRE_TOKEN.
     With `credentials` the channel is TLS. When the registry lost history, the read that noticed
@@ -55,6 +57,7 @@ class Client:
         self.address = channels.address_or_default(address)
         self.namespace = namespace
         self._history = History()
+        self._begun: weakref.WeakSet[Watch] = weakref.WeakSet()
         self._metadata = interceptors.authorization(channels.token_or_default(token))
         self._channel = (
             grpc.insecure_channel(self.address, channels.OPTIONS)
@@ -93,6 +96,8 @@ class Client:
 
     def close(self) -> None:
         """Close the connection, ending calls and watches that still run."""
+        for watch in list(self._begun):
+            watch.close()
         self._channel.close()
 
     @property
@@ -240,9 +245,11 @@ class Client:
             snapshot_on_reset=snapshot_on_reset,
             namespace=self.namespace,
         )
-        return Watch(
+        watch = Watch(
             self.watches.Watch,
             Follower(self._history, request, backoff=backoff),
             metadata=self._metadata,
             reconnect=reconnect,
         )
+        self._begun.add(watch)
+        return watch

@@ -58,9 +58,10 @@ class _Followed:
 class _Silence:
     """Cancels a call that says nothing for too long while somebody listens to it."""
 
-    def __init__(self, call: Any, limit_seconds: Callable[[], float]) -> None:
+    def __init__(self, call: Any, follower: Follower) -> None:
+        # Not the watch itself: a thread that held it would keep a forgotten watch alive.
         self._call = call
-        self._limit_seconds = limit_seconds
+        self._follower = follower
         self._look = threading.Event()
         self._over = False
         self._since: float | None = None
@@ -81,7 +82,7 @@ class _Silence:
 
     def _guard(self) -> None:
         while not self._over:
-            since, limit = self._since, self._limit_seconds()
+            since, limit = self._since, self._follower.silence_seconds
             # Nobody listens while an event is being worked on: that is no fault of the stream's.
             pause = limit / 3 if since is None else since + limit - time.monotonic()
             if pause <= 0:
@@ -166,7 +167,7 @@ class Watch(_Followed):
         self._call = call
         if self._closed.is_set():
             call.cancel()
-        silence = _Silence(call, lambda: self._follower.silence_seconds)
+        silence = _Silence(call, self._follower)
         try:
             while True:
                 silence.listen()

@@ -6,7 +6,7 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from stagewire import pb
-from stagewire.cli import changes, views
+from stagewire.cli import changes, wording
 
 
 @pytest.mark.parametrize(
@@ -25,18 +25,18 @@ from stagewire.cli import changes, views
     ],
 )
 def test_a_span_is_said_in_one_unit(seconds: float, said: str) -> None:
-    assert views.elapsed(timedelta(seconds=seconds)) == said
+    assert wording.elapsed(timedelta(seconds=seconds)) == said
 
 
 def test_an_unknown_time_is_silence() -> None:
-    assert views.ago(Timestamp()) == ""
+    assert wording.ago(Timestamp()) == ""
 
 
 def test_a_time_is_said_as_an_age() -> None:
     time = Timestamp()
     time.FromDatetime(datetime(2026, 5, 1, 12, tzinfo=UTC))
 
-    assert views.ago(time, now=datetime(2026, 5, 1, 15, tzinfo=UTC)) == "3 h ago"
+    assert wording.ago(time, now=datetime(2026, 5, 1, 15, tzinfo=UTC)) == "3 h ago"
 
 
 @pytest.mark.parametrize(
@@ -44,12 +44,12 @@ def test_a_time_is_said_as_an_age() -> None:
     [(0.913456, "0.9135"), (12345678, "1.235e+07"), (3, "3"), (float("nan"), "nan")],
 )
 def test_numbers_have_four_significant_digits(value: float, said: str) -> None:
-    assert views.number(value) == said
+    assert wording.number(value) == said
 
 
 def test_an_enum_from_a_newer_server_stays_a_number() -> None:
-    assert views.enum_name(pb.DeploymentState, 99) == "99"
-    assert views.enum_name(pb.DeploymentState, pb.DEPLOYMENT_STATE_SERVING) == "SERVING"
+    assert wording.enum_name(pb.DeploymentState, 99) == "99"
+    assert wording.enum_name(pb.DeploymentState, pb.DEPLOYMENT_STATE_SERVING) == "SERVING"
 
 
 @pytest.mark.parametrize(
