@@ -37,3 +37,15 @@ class _Remarks(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record."""
         remark(record.getMessage())
+
+SERVING = """\
+Stagewire serves gRPC on {address}, from {database}
+
+In another terminal, try:
+  stagewire model create churn --address {address}
+  stagewire version create churn --source s3://models/churn/1 --metric auc=0.91
+  stagewire promote churn 1 --stage Production
+  stagewire watch --from beginning
+  stagewire --help
+
+Ctrl-C stops it in order."""
