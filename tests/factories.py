@@ -112,9 +112,7 @@ def numbered(
     registry: Registry, number: int, name: str = MODEL, *, include_metrics: bool = False
 ) -> pb.ModelVersion:
     """Read a version."""
-    request = pb.GetModelVersionRequest(
-        model=name, version=number, include_metrics=include_metrics
-    )
+    request = pb.GetModelVersionRequest(model=name, version=number, include_metrics=include_metrics)
     return registry.GetModelVersion(request, ANONYMOUS).version
 
 

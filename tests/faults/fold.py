@@ -30,7 +30,9 @@ def sees(filter_: pb.WatchFilter, keys: pb.MatchKeys | None) -> bool:
     return (
         ("*" in spaces or keys.namespace in spaces)
         and (not named or any(name in named for name in keys.models))
-        and (not filter_.model_prefix or any(n.startswith(filter_.model_prefix) for n in keys.models))
+        and (
+            not filter_.model_prefix or any(n.startswith(filter_.model_prefix) for n in keys.models)
+        )
         and (not stages or any(stage.casefold() in stages for stage in keys.stages))
     )
 
@@ -68,12 +70,10 @@ def dated(state: Any, revision: int, commit_time: Any) -> Any:
     """Fill what a state leaves unset, which means its transaction's."""
     filled = type(state)()
     filled.CopyFrom(state)
-    if not filled.HasField("create_time"):
-        filled.create_time.CopyFrom(commit_time)
-    if not filled.revision:
-        filled.revision = revision
-        if not isinstance(filled, pb.Namespace):
-            filled.update_time.CopyFrom(commit_time)
+    filled.revision = filled.revision or revision
+    for name in ("create_time", "update_time"):
+        if not filled.HasField(name):
+            getattr(filled, name).CopyFrom(commit_time)
     return filled
 
 

@@ -591,3 +591,17 @@ def test_the_new_year_is_what_it_is_taken_for() -> None:
     assert dt.datetime.fromtimestamp(NEW_YEAR / 1e6, dt.UTC).isoformat() == (
         "2026-01-01T00:00:00+00:00"
     )
+
+
+def test_sqlite_asks_each_version_for_its_metrics_and_not_a_metric_for_its_versions(
+    sqlite_url: str,
+) -> None:
+    engine = sa.create_engine(sqlite_url)
+    statement = sa.select(schema.Version).where(filters.versions("metrics.auc > 0.1"))
+    text = statement.compile(engine, compile_kwargs={"literal_binds": True})
+
+    with engine.connect() as connection:
+        plan = [row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}")]
+    engine.dispose()
+
+    assert any("latest_metrics" in step and "(model_id=? AND number=?" in step for step in plan)

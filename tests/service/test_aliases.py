@@ -86,7 +86,9 @@ def test_aliases_that_differ_in_case_are_two(registry: Registry) -> None:
     assert dict(found(registry).aliases) == {"champion": 1, "Champion": 2}
 
 
-@pytest.mark.parametrize("text", ["latest", "LATEST", "v1", "V12", "", "a b", "a/b", "é", "x" * 256])
+@pytest.mark.parametrize(
+    "text", ["latest", "LATEST", "v1", "V12", "", "a b", "a/b", "é", "x" * 256]
+)
 def test_what_could_be_taken_for_something_else_is_no_alias(registry: Registry, text: str) -> None:
     versions(registry, 1)
 

@@ -87,7 +87,10 @@ def test_output_fields_of_a_request_are_ignored(registry: Registry) -> None:
 
 
 def test_two_spellings_of_one_name_are_one_model(registry: Registry) -> None:
-    composed, decomposed = "caf\N{LATIN SMALL LETTER E WITH ACUTE}", "cafe\N{COMBINING ACUTE ACCENT}"
+    composed, decomposed = (
+        "caf\N{LATIN SMALL LETTER E WITH ACUTE}",
+        "cafe\N{COMBINING ACUTE ACCENT}",
+    )
     made = model(registry, decomposed)
 
     again = found(registry, composed).model

@@ -72,7 +72,9 @@ def test_a_rollback_says_what_it_did(registry: Registry) -> None:
     assert answer.restored_revision == promoted.revision
     assert answer.revision == head(registry) == answer.restored[0].revision
     assert list(answer.skipped_deleted) == []
-    assert [(o.stage, o.primary_version, list(o.entered), list(o.left)) for o in answer.outcomes] == [
+    assert [
+        (o.stage, o.primary_version, list(o.entered), list(o.left)) for o in answer.outcomes
+    ] == [
         ("Production", 1, [1], [2]),
         ("Archived", 2, [2], [1]),
     ]
@@ -170,7 +172,7 @@ def test_a_set_of_deleted_versions_only_is_refused(registry: Registry) -> None:
     assert holders(registry) == [2]
 
 
-def test_after_the_holder_was_deleted_the_set_before_it_is_restored(registry: Registry) -> None:
+def test_the_only_holder_deleted_can_not_be_brought_back(registry: Registry) -> None:
     versions(registry, 3)
     for number in (1, 2, 3):
         promote(registry, number)

@@ -157,7 +157,9 @@ def test_an_update_changes_what_its_mask_names_and_nothing_else(registry: Regist
 def test_an_update_that_changes_nothing_takes_no_revision(registry: Registry) -> None:
     before = stages(registry)[1]
 
-    answer = update(registry, "Production", ["active", "displace_to"], active=True, displace_to="aRchived")
+    answer = update(
+        registry, "Production", ["active", "displace_to"], active=True, displace_to="aRchived"
+    )
 
     assert answer.stage == before
     assert head(registry) == 1

@@ -186,9 +186,7 @@ class Agreement(RuleBasedStateMachine):
 
     @rule(name=NAMES)
     def read_a_name(self, name: str) -> None:
-        answer, owner = self.both(
-            pb.GetModelRequest(model=name), lambda: self.simple.read(name)
-        )
+        answer, owner = self.both(pb.GetModelRequest(model=name), lambda: self.simple.read(name))
         if answer:
             assert answer.model.id == self.ids[owner]
 

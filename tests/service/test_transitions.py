@@ -44,7 +44,9 @@ def batch(
     registry: Registry, *moves: tuple[int, str] | pb.Transition, **fields: Any
 ) -> pb.BatchTransitionStagesResponse:
     transitions = [
-        m if isinstance(m, pb.Transition) else pb.Transition(model="churn", version=m[0], stage=m[1])
+        m
+        if isinstance(m, pb.Transition)
+        else pb.Transition(model="churn", version=m[0], stage=m[1])
         for m in moves
     ]
     request = pb.BatchTransitionStagesRequest(transitions=transitions, **fields)

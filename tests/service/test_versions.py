@@ -78,9 +78,7 @@ def set_tags(registry: Registry, **tags: str) -> pb.SetModelVersionTagsResponse:
 def copied(
     registry: Registry, number: int, target: str, name: str = "churn", **fields: Any
 ) -> pb.ModelVersion:
-    request = pb.CopyModelVersionRequest(
-        model=name, version=number, target_model=target, **fields
-    )
+    request = pb.CopyModelVersionRequest(model=name, version=number, target_model=target, **fields)
     return registry.CopyModelVersion(request, ANONYMOUS).version
 
 
@@ -182,13 +180,9 @@ def test_a_parent_that_does_not_exist_is_refused(registry: Registry) -> None:
     model(registry)
 
     with refused("VERSION_NOT_FOUND"):
-        version(
-            registry, lineage=pb.Lineage(parents=[pb.ParentVersion(model="churn", version=7)])
-        )
+        version(registry, lineage=pb.Lineage(parents=[pb.ParentVersion(model="churn", version=7)]))
     with refused("MODEL_NOT_FOUND"):
-        version(
-            registry, lineage=pb.Lineage(parents=[pb.ParentVersion(model="ghost", version=1)])
-        )
+        version(registry, lineage=pb.Lineage(parents=[pb.ParentVersion(model="ghost", version=1)]))
 
     assert version(registry).version == 1
 

@@ -100,14 +100,17 @@ def _on_pool(
 ) -> Callable[[Any, Any], Awaitable[Any]]:
     async def work(request: Any, _context: Any) -> Any:
         admission.enter()
+        loop = asyncio.get_running_loop()
+        context = contextvars.copy_context()
         try:
-            loop = asyncio.get_running_loop()
-            context = contextvars.copy_context()
             future = loop.run_in_executor(pool, context.run, behaviour, request, None)
-            # What has begun is not stopped by a caller who hangs up: it commits or fails whole.
-            return await asyncio.shield(future)
-        finally:
+        except RuntimeError:
             admission.leave()
+            raise shutting_down() from None
+        # What has begun is not stopped by a caller who hangs up: it commits or fails whole, and
+        # takes its place until then, or impatient callers could fill the pool unseen.
+        future.add_done_callback(lambda _done: admission.leave())
+        return await asyncio.shield(future)
 
     return answered(method.full_name, work)
 

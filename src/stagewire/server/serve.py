@@ -141,11 +141,11 @@ class Server:
     async def _tidy(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            await asyncio.sleep(TIDY_SECONDS)
             try:
                 await loop.run_in_executor(self.pool, self.registry.tidy)
             except Exception:
                 log.exception("tidying failed; it is tried again in an hour")
+            await asyncio.sleep(TIDY_SECONDS)
 
     async def abandon(self) -> None:
         """Let go of what a failed start had opened."""

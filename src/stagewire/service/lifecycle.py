@@ -79,6 +79,16 @@ class Board:
             if held == number and stage != besides:
                 self.leave(number, stage)
 
+    def settle(self) -> None:
+        """Take back displacements of versions that a later move put into an active stage.
+
+        So a swap in one batch archives nobody.
+        """
+        for (stage, number), entry in list(self.now.items()):
+            fresh = entry.cause == DISPLACEMENT and (stage, number) not in self.before
+            if fresh and self._in_use(number, besides=stage):
+                self.leave(number, stage)
+
     def restore(self, stage: str, target: Iterable[int]) -> None:
         """Make `target` the stage's holders again, undoing displacements on both sides."""
         wanted = set(target)
@@ -126,6 +136,10 @@ class Board:
     def _displace(self, number: int, stage: str) -> None:
         self.leave(number, stage)
         archive = self.rules[stage].displace_to
-        in_use = any(held == number and self.rules[key].active for key, held in self.now)
-        if archive and not in_use and (archive, number) not in self.now:
+        if archive and not self._in_use(number) and (archive, number) not in self.now:
             self.now[archive, number] = Entry(DISPLACEMENT, displaced_from=stage)
+
+    def _in_use(self, number: int, *, besides: str = "") -> bool:
+        return any(
+            held == number and key != besides and self.rules[key].active for key, held in self.now
+        )

@@ -269,7 +269,7 @@ def purge(tx: Tx, request: pb.PurgeModelRequest) -> pb.PurgeModelResponse:
     row = lookup.model_by_id_to_change(tx, request.namespace, request.model_id)
     lookup.expect(request.expected_revision, row.revision, f"model {row.name!r}")
     _refuse_living(row)
-    versions.erase(tx, row, numbers=None)
+    versions.erase(tx, row.id)
     tx.delete(schema.ModelTag, model_id=row.id)
     tx.update(
         schema.Model,

@@ -92,4 +92,5 @@ class Registry:
 
     def tidy(self) -> int:
         """Forget stored answers that are no longer promised; answers how many."""
+        self.database.tidy()
         return self.database.write(forget_old_requests)

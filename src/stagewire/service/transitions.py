@@ -239,6 +239,7 @@ def _play(tx: Tx, owner: lookup.Row, moves: list[tuple[str, pb.Transition]]) -> 
             continue
         with _naming(prefix):
             play.board.enter(move.version, key, move.displace, leave_others=move.leave_other_stages)
+    play.board.settle()
     return _apply(tx, play)
 
 
@@ -426,8 +427,7 @@ def _record_new_primaries(
 ) -> None:
     """Record the versions that others' leaving made primary, for agents that follow one."""
     risen = sorted(
-        {now[key] for key in touched if now.get(key, 0) not in (0, was.get(key, 0))}
-        - recorded
+        {now[key] for key in touched if now.get(key, 0) not in (0, was.get(key, 0))} - recorded
     )
     for number, state in _states(tx, play.owner, risen).items() if risen else ():
         found = history.version_keys(state)

@@ -15,7 +15,7 @@ from stagewire.service.messages import Satellites
 from stagewire.store import filters, lookup, pages, schema
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from stagewire.store.transactions import Tx
 
@@ -270,7 +270,8 @@ def list_(tx: Tx, request: pb.ListModelVersionsRequest) -> pb.ListModelVersionsR
         sa.select(schema.Version, schema.Model.name)
         .join(schema.Model, schema.Model.id == schema.Version.model_id)
         .where(
-            schema.Version.namespace == space,
+            # Said of the model too: it is by (namespace, name) that one name is found.
+            schema.Model.namespace == space,
             schema.Version.deleted.is_(False),
             schema.Model.deleted.is_(False),
             filters.versions(request.filter),
@@ -279,6 +280,8 @@ def list_(tx: Tx, request: pb.ListModelVersionsRequest) -> pb.ListModelVersionsR
     if request.model:
         owner = lookup.model(tx, space, request.model)
         statement = statement.where(schema.Version.model_id == owner.id)
+    else:
+        statement = statement.where(schema.Version.namespace == space)
     newest = "version desc" if request.model else "create_time desc"
     paged = pages.paginate(
         cast("sa.Select[Any]", statement),
@@ -398,30 +401,26 @@ def undelete(tx: Tx, request: pb.UndeleteModelVersionRequest) -> pb.UndeleteMode
 def purge(tx: Tx, request: pb.PurgeModelVersionRequest) -> pb.PurgeModelVersionResponse:
     """Erase a deleted version's texts. Refuses NOT_DELETED and PURGED."""
     owner, row = _deleted(tx, request)
-    erase(tx, owner, numbers=[row.number])
+    erase(tx, owner.id, number=row.number)
+    place = {"model_id": owner.id, "number": row.number}
+    tx.update(schema.Version, place, revision=tx.revision, update_time=tx.time)
     state = states.reload(tx, owner, row.number)
+    found = history.keys(owner.namespace, models=[owner.name])
+    history.record_version(tx, pb.CHANGE_KIND_VERSION_PURGED, state, before=found, after=None)
     return pb.PurgeModelVersionResponse(version=state)
 
 
-def erase(tx: Tx, owner: lookup.Row, *, numbers: Collection[int] | None) -> None:
-    """Erase the texts of some versions of a model, or of all that are not erased yet."""
-    statement = sa.select(schema.Version.number).where(
-        schema.Version.model_id == owner.id, schema.Version.purged.is_(False)
-    )
-    for number in numbers if numbers is not None else [r.number for r in tx.rows(statement)]:
-        for table in (*_SATELLITE_TABLES, schema.Metric, schema.LatestMetric):
-            tx.delete(table, model_id=owner.id, number=number)
-        tx.update(
-            schema.Version,
-            {"model_id": owner.id, "number": number},
-            purged=True,
-            revision=tx.revision,
-            update_time=tx.time,
-            **_ERASED,
-        )
-        state = states.reload(tx, owner, number)
-        found = history.keys(owner.namespace, models=[owner.name])
-        history.record_version(tx, pb.CHANGE_KIND_VERSION_PURGED, state, before=found, after=None)
+def erase(tx: Tx, model_id: str, *, number: int | None = None) -> None:
+    """Erase the texts of one version, or those of a deleted model and all its versions.
+
+    The latter is one change of the model, however many versions nobody can read any more.
+    """
+    place: dict[str, Any] = {"model_id": model_id}
+    if number is not None:
+        place["number"] = number
+    for table in (*_SATELLITE_TABLES, schema.Metric, schema.LatestMetric, schema.Text):
+        tx.delete(table, **place)
+    tx.update(schema.Version, place, purged=True, **_ERASED)
 
 
 def _deleted(tx: Tx, request: Any) -> tuple[lookup.Row, lookup.Row]:

@@ -33,6 +33,8 @@ _HEAD = sa.select(
 
 # Whole use cases are tried this often before the caller hears of it.
 WRITE_ATTEMPTS = 10
+# And no longer than this: whoever holds a lock for so long is an operator, not a writer.
+WRITE_SECONDS = 10.0
 
 
 class Database(abc.ABC):
@@ -82,8 +84,8 @@ class Database(abc.ABC):
         """Hand out a number larger than every one before, over restarts and replicas."""
 
     @abc.abstractmethod
-    def changed(self, known: object) -> tuple[bool, object]:
-        """Say cheaply whether the log may have grown; feed the second item back as `known`."""
+    def tidy(self) -> None:
+        """Do what the database wants done now and then."""
 
     @abc.abstractmethod
     def close(self) -> None:
@@ -114,6 +116,15 @@ def unavailable() -> errors.RegistryError:
         "DATABASE_UNAVAILABLE",
         "the registry's database can't be reached; try again",
         retry_after_seconds=1.0,
+    )
+
+
+def contention() -> errors.RegistryError:
+    """Build the refusal of a change that concurrent ones kept out."""
+    return errors.RegistryError(
+        "CONTENTION",
+        "concurrent changes kept this one from being made; nothing was written, try again",
+        retry_after_seconds=0.5,
     )
 
 

@@ -81,7 +81,7 @@ def append(tx: Tx, *, request_id: str, method: str) -> int:
 
 
 def _omit_from_records(tx: Tx) -> None:
-    bodies: dict[str, str] = {}
+    bodies: dict[tuple[str, int, str], str] = {}
     for record in tx.records:
         change = record.change
         name = change.WhichOneof("resource")
@@ -89,10 +89,11 @@ def _omit_from_records(tx: Tx) -> None:
             continue
         for omitted, body in omit_texts(getattr(change, name)):
             change.omitted_texts.append(omitted)
-            bodies[omitted.sha256] = body
+            bodies[change.model_id, change.version, omitted.sha256] = body
     if bodies:
-        statement = _texts(tx.connection.dialect.name)
-        tx.run(statement, [{"sha256": sha, "body": bodies[sha]} for sha in sorted(bodies)])
+        columns = ("model_id", "number", "sha256", "body")
+        rows = [dict(zip(columns, (*key, bodies[key]), strict=True)) for key in sorted(bodies)]
+        tx.run(_texts(tx.connection.dialect.name), rows)
 
 
 @cache

@@ -18,6 +18,7 @@ from __future__ import annotations
 import datetime as dt
 import difflib
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -35,9 +36,10 @@ from stagewire.store.filter_trees import (
     refused,
     unquoted,
 )
+from stagewire.store.hints import unindexed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from stagewire.errors import RegistryError
     from stagewire.store.filter_trees import Node, Operand, Operator
@@ -140,6 +142,9 @@ _Value = str | int | float
 #: Smallest and largest value that an operand names; they differ for milliseconds only.
 _Span = tuple[_Value, _Value]
 
+#: From a condition on a row beside the model or version to the condition that it has such a row.
+_Some = Callable[[sa.ColumnElement[bool]], sa.ColumnElement[bool]]
+
 _ORDERED: frozenset[Operator] = frozenset({"=", "<", "<=", ">", ">=", "IN", "BETWEEN", "IS"})
 _NAMED: frozenset[Operator] = frozenset({"=", "IN", "IS"})
 _LIKE: frozenset[Operator] = frozenset({"LIKE", "ILIKE"})
@@ -170,13 +175,11 @@ _TIME = _Kind(
 
 @dataclass(frozen=True, slots=True)
 class _Field:
-    """What a filter's word stands for: a column, of one row or of any of several beside it."""
+    """What a filter's word stands for: a column of its own, or of any of several rows beside it."""
 
     kind: _Kind
     column: sa.SQLColumnExpression[Any]
-    #: How a row beside it belongs, for a column that is not the model's or version's own.
-    beside: tuple[sa.ColumnElement[bool], ...] = ()
-    of: type[schema.Model | schema.Version] | None = None
+    some: _Some | None = None
     #: Whether `!=` asks for a value that differs rather than for no value that is equal.
     measured: bool = False
 
@@ -200,13 +203,11 @@ class _Field:
         return sa.not_(condition) if comparison.negated else condition
 
     def _any(self, predicate: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
-        if self.of is None:
-            return predicate
-        return sa.exists().where(*self.beside, predicate).correlate(self.of)
+        return predicate if self.some is None else self.some(predicate)
 
     def _absent(self) -> sa.ColumnElement[bool]:
-        if self.of is not None:
-            return sa.not_(self._any(self.column.is_not(None)))
+        if self.some is not None:
+            return sa.not_(self.some(self.column.is_not(None)))
         return self.column == "" if self.kind is _TEXT else sa.false()
 
     def _held(self, comparison: Comparison) -> sa.ColumnElement[bool]:
@@ -269,6 +270,33 @@ class _Field:
         return sa.literal(value, schema.DOUBLE if fraction else self.column.label(None).type)
 
 
+_PRESENT = sa.select(schema.StageHolder.model_id, schema.StageHolder.number).where(
+    schema.StageHolder.left_revision.is_(None)
+)
+_ALIASED = sa.select(schema.AliasHolder.model_id, schema.AliasHolder.number).where(
+    schema.AliasHolder.unset_revision.is_(None)
+)
+
+
+# Holders are few and labels are many. So the versions that hold a stage are looked up and the
+# rest is never read, where SQLite would ask every version for its stages; but labels are asked
+# for version by version, or a page would first read every label of that key there is.
+
+
+def _version_holding(holders: sa.Select[str, int]) -> _Some:
+    version = sa.tuple_(schema.Version.model_id, schema.Version.number)
+    return lambda predicate: version.in_(holders.where(predicate))
+
+
+def _model_holding(holders: sa.Select[str, int]) -> _Some:
+    models = holders.with_only_columns(holders.selected_columns.model_id)
+    return lambda predicate: schema.Model.id.in_(models.where(predicate))
+
+
+def _labelled(of: type[schema.Model | schema.Version], *mine: sa.ColumnElement[bool]) -> _Some:
+    return lambda predicate: sa.exists().where(*mine, predicate).correlate(of)
+
+
 _MODEL_FIELDS = {
     "name": _Field(_NAME, schema.Model.name),
     "owner": _Field(_TEXT, schema.Model.owner),
@@ -276,48 +304,14 @@ _MODEL_FIELDS = {
     "description": _Field(_TEXT, schema.Model.description),
     "create_time": _Field(_TIME, schema.Model.create_time),
     "update_time": _Field(_TIME, schema.Model.update_time),
-    "stage": _Field(
-        _STAGE,
-        schema.StageHolder.stage_key,
-        (
-            schema.StageHolder.model_id == schema.Model.id,
-            schema.StageHolder.left_revision.is_(None),
-        ),
-        schema.Model,
-    ),
-    "alias": _Field(
-        _ALIAS,
-        schema.AliasHolder.alias,
-        (
-            schema.AliasHolder.model_id == schema.Model.id,
-            schema.AliasHolder.unset_revision.is_(None),
-        ),
-        schema.Model,
-    ),
+    "stage": _Field(_STAGE, schema.StageHolder.stage_key, _model_holding(_PRESENT)),
+    "alias": _Field(_ALIAS, schema.AliasHolder.alias, _model_holding(_ALIASED)),
 }
 _VERSION_FIELDS = {
     "name": _Field(_NAME, schema.Model.name),
     "version": _Field(_WHOLE, schema.Version.number),
-    "stage": _Field(
-        _STAGE,
-        schema.StageHolder.stage_key,
-        (
-            schema.StageHolder.model_id == schema.Version.model_id,
-            schema.StageHolder.number == schema.Version.number,
-            schema.StageHolder.left_revision.is_(None),
-        ),
-        schema.Version,
-    ),
-    "alias": _Field(
-        _ALIAS,
-        schema.AliasHolder.alias,
-        (
-            schema.AliasHolder.model_id == schema.Version.model_id,
-            schema.AliasHolder.number == schema.Version.number,
-            schema.AliasHolder.unset_revision.is_(None),
-        ),
-        schema.Version,
-    ),
+    "stage": _Field(_STAGE, schema.StageHolder.stage_key, _version_holding(_PRESENT)),
+    "alias": _Field(_ALIAS, schema.AliasHolder.alias, _version_holding(_ALIASED)),
     "status": _Field(_STATUS, schema.Version.status),
     "creator": _Field(_TEXT, schema.Version.creator),
     "description": _Field(_TEXT, schema.Version.description),
@@ -351,8 +345,8 @@ def _model_field(word: str, position: int) -> _Field:
     group, key = _parts(word)
     if group == "tags" and key:
         table = schema.ModelTag
-        mine = (table.model_id == schema.Model.id, table.key == key)
-        return _Field(_TEXT, table.value, mine, schema.Model)
+        mine = _labelled(schema.Model, table.model_id == schema.Model.id, table.key == key)
+        return _Field(_TEXT, table.value, mine)
     field = None if group else _MODEL_FIELDS.get(key) or _MODEL_SYNONYMS.get(key)
     if field is None:
         raise _unknown(word, position, [*_MODEL_FIELDS, "tags.KEY"], "models")
@@ -363,15 +357,14 @@ def _version_field(word: str, position: int) -> _Field:
     group, key = _parts(word)
     if group in _VERSION_TABLES and key:
         table = _VERSION_TABLES[group]
-        mine = (
+        measured = table is schema.LatestMetric
+        mine = _labelled(
+            schema.Version,
             table.model_id == schema.Version.model_id,
             table.number == schema.Version.number,
-            table.key == key,
+            (unindexed(table.key) if measured else table.key) == key,
         )
-        measured = table is schema.LatestMetric
-        return _Field(
-            _REAL if measured else _TEXT, table.value, mine, schema.Version, measured=measured
-        )
+        return _Field(_REAL if measured else _TEXT, table.value, mine, measured=measured)
     field = None if group else _VERSION_FIELDS.get(key) or _VERSION_SYNONYMS.get(key)
     if field is None:
         keyed = [f"{name}.KEY" for name in _VERSION_TABLES]

@@ -20,6 +20,7 @@ import sqlalchemy as sa
 
 from stagewire.errors import invalid
 from stagewire.store import schema
+from stagewire.store.hints import unindexed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -229,7 +230,7 @@ def _metric(key: str, *, descending: bool) -> sa.SQLColumnExpression[Any]:
         .where(
             latest.model_id == version.model_id,
             latest.number == version.number,
-            latest.key == key,
+            unindexed(latest.key) == key,
         )
         .correlate(version)
         .scalar_subquery()

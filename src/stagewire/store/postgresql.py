@@ -15,11 +15,12 @@ import structlog
 import tenacity
 
 from stagewire import errors
-from stagewire.store import schema
 from stagewire.store.database import (
     WRITE_ATTEMPTS,
+    WRITE_SECONDS,
     Database,
     StartRefusal,
+    contention,
     deadline_passed,
     unavailable,
 )
@@ -77,14 +78,15 @@ class PostgresDatabase(Database):
         """Run the use case in a transaction, again when the database asks for it."""
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception(_transient),
-            stop=tenacity.stop_after_attempt(WRITE_ATTEMPTS),
+            stop=tenacity.stop_after_attempt(WRITE_ATTEMPTS)
+            | tenacity.stop_after_delay(WRITE_SECONDS),
             wait=tenacity.wait_random_exponential(multiplier=0.01, max=0.5),
             reraise=True,
         )
         try:
             answered: tuple[T, int] = retrying(self._attempt, work, deadline)
         except Again as error:
-            raise _contention() from error
+            raise contention() from error
         except sa.exc.SQLAlchemyError as error:
             raise self.refusal(error) from error
         result, revision = answered
@@ -110,14 +112,8 @@ class PostgresDatabase(Database):
         except sa.exc.SQLAlchemyError as error:
             raise self.refusal(error) from error
 
-    def changed(self, known: object) -> tuple[bool, object]:
-        """Read the head's revision, which other servers move too."""
-        try:
-            with self._reads.connect() as connection:
-                revision = connection.execute(sa.select(schema.LogHead.revision)).scalar_one()
-        except sa.exc.SQLAlchemyError as error:
-            raise self.refusal(error) from error
-        return revision != known, revision
+    def tidy(self) -> None:
+        """Leave it to autovacuum, which analyses too."""
 
     def close(self) -> None:
         """Close the pools."""
@@ -130,7 +126,7 @@ class PostgresDatabase(Database):
         state = _sqlstate(error)
         if state in _RETRIED or state == _CANCELLED:
             log.warning("database contention", sqlstate=state)
-            return _contention()
+            return contention()
         log.error("database error", sqlstate=state, exc_info=error)
         gone = isinstance(
             error, (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError)
@@ -183,11 +179,3 @@ def _transient(error: BaseException) -> bool:
         # at COMMIT the request_id settles it.
         return False
     return isinstance(error, Again) or _sqlstate(error) in _RETRIED
-
-
-def _contention() -> errors.RegistryError:
-    return errors.RegistryError(
-        "CONTENTION",
-        "concurrent changes kept this one from being made; nothing was written, try again",
-        retry_after_seconds=0.5,
-    )

@@ -74,9 +74,14 @@ class LogModel(Table):
 
 
 class Text(Table):
-    """Bodies of texts too long for the log, by content."""
+    """Bodies of texts too long for the log, by whose they are, so that a purge finds them all.
+
+    `number` is 0 for a model's own texts, `model_id` '' for those of neither.
+    """
 
     __tablename__ = "texts"
+    model_id: Mapped[str] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     sha256: Mapped[str] = mapped_column(primary_key=True)
     body: Mapped[str]
 

@@ -29,6 +29,7 @@ from stagewire.store.database import (
     WRITE_ATTEMPTS,
     Database,
     StartRefusal,
+    contention,
     deadline_passed,
     unavailable,
 )
@@ -44,6 +45,11 @@ log = structlog.get_logger()
 MAX_GROUP = 32
 # Sessions are reserved in blocks, so that opening a watch costs no commit.
 SESSION_BLOCK = 1000
+
+# What SQLite says of a file that another process, an operator's say, is writing.
+_HELD = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+# A missing table or wrong SQL: no second attempt mends it.
+_OURS = {sqlite3.SQLITE_ERROR}
 
 
 class _GroupLost(Exception):
@@ -87,7 +93,6 @@ class SqliteDatabase(Database):
         self._closing_lock = threading.Lock()
         self._sessions_lock = threading.Lock()
         self._session = self._session_end = 0
-        self._probe = threading.local()
         self.largest_group = 0
         self._writer = threading.Thread(target=self._serve, name="sqlite-writer", daemon=True)
         self._writer.start()
@@ -112,15 +117,9 @@ class SqliteDatabase(Database):
             self._session += 1
             return self._session
 
-    def changed(self, known: object) -> tuple[bool, object]:
-        """Compare PRAGMA data_version, which moves with every other connection's commit."""
-        connection = getattr(self._probe, "connection", None)
-        if connection is None:
-            connection = self._probe.connection = sqlite3.connect(
-                f"file:{self.path}?mode=ro", uri=True, check_same_thread=False
-            )
-        version = connection.execute("PRAGMA data_version").fetchone()[0]
-        return version != known, version
+    def tidy(self) -> None:
+        """Let SQLite look at how values are spread; without that it picks indexes blindly."""
+        self.write(_analyze)
 
     def close(self) -> None:
         """Finish what is queued, checkpoint and release the file."""
@@ -135,9 +134,14 @@ class SqliteDatabase(Database):
         os.close(self._lock)
 
     def refusal(self, error: sa.exc.SQLAlchemyError) -> errors.RegistryError:
-        """Tell a full or unreachable file from a fault of ours."""
-        log.error("database error", exc_info=error)
-        if isinstance(error, (sa.exc.OperationalError, sa.exc.TimeoutError)):
+        """Tell a held, full or unreachable file from a fault of ours."""
+        code = _code(error)
+        if code in _HELD:
+            log.warning("database contention", code=code)
+            return contention()
+        log.error("database error", code=code, exc_info=error)
+        gone = isinstance(error, (sa.exc.OperationalError, sa.exc.TimeoutError))
+        if gone and code not in _OURS:
             return unavailable()
         return errors.RegistryError("INTERNAL", "the registry's database refused the operation")
 
@@ -173,8 +177,13 @@ class SqliteDatabase(Database):
         try:
             self._commit(members)
         except Exception as error:  # noqa: BLE001  # the writer must outlive any member
-            log.warning("group lost; running its members alone", members=len(members), error=error)
+            # Another process holds the file: each member alone would wait as long once more.
+            held = isinstance(error, sa.exc.SQLAlchemyError) and _code(error) in _HELD
+            log.warning("group lost", members=len(members), again=not held, error=error)
             for job in members:
+                if held:
+                    job.error = self._translate(error)
+                    continue
                 try:
                     self._commit([job])
                 except Exception as alone:  # noqa: BLE001  # as above
@@ -188,6 +197,8 @@ class SqliteDatabase(Database):
     def _translate(self, error: Exception) -> Exception:
         if isinstance(error, sa.exc.SQLAlchemyError):
             return self.refusal(error)
+        if isinstance(error, Again):
+            return contention()
         return unavailable() if isinstance(error, (_GroupLost, sqlite3.Error)) else error
 
     def _commit(self, jobs: list[_Job]) -> None:
@@ -250,6 +261,12 @@ class SqliteDatabase(Database):
         return (tx.head, tx.head_hash, tx.commit_time or head_time)
 
 
+def _code(error: sa.exc.SQLAlchemyError) -> int:
+    """Give SQLite's primary result code of an error, 0 when it has none."""
+    cause = error.orig if isinstance(error, sa.exc.DBAPIError) else None
+    return getattr(cause, "sqlite_errorcode", 0) & 0xFF
+
+
 def read_engine(url: sa.URL, *, pool_size: int) -> sa.Engine:
     """Open readers that can neither write nor checkpoint."""
     engine = sa.create_engine(
@@ -280,6 +297,12 @@ def _write_pragmas(synchronous: str) -> Callable[[sqlite3.Connection, object], N
         connection.execute("PRAGMA busy_timeout=5000")
 
     return connect
+
+
+def _analyze(tx: Tx) -> None:
+    # A sample of each index is enough, and costs milliseconds on any size.
+    tx.connection.exec_driver_sql("PRAGMA analysis_limit=400")
+    tx.connection.exec_driver_sql("ANALYZE")
 
 
 def _reserve_sessions(tx: Tx) -> int:

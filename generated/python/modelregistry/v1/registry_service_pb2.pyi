@@ -656,9 +656,13 @@ class ListModelsRequest(google.protobuf.message.Message):
     namespace: builtins.str
     """Optional. Namespace; empty means `default`."""
     filter: builtins.str
-    """Optional. Over name, tags.KEY, owner, creator, description, create_time, update_time, and what any living version has: stage, alias."""
+    """Optional. Over name, tags.KEY, owner, creator, description, create_time, update_time,
+    and what any living version has: stage, alias.
+    """
     order_by: builtins.str
-    """Optional. `name`, `create_time` or `update_time`, then optionally `asc` or `desc`; name by default."""
+    """Optional. `name`, `create_time` or `update_time`, then optionally `asc` or `desc`; name
+    by default.
+    """
     page_size: builtins.int
     """Optional. Most rows of a page, up to 1,000; 0 means 100."""
     page_token: builtins.str
@@ -1341,9 +1345,15 @@ class ListModelVersionsRequest(google.protobuf.message.Message):
     model: builtins.str
     """Optional. One model's versions; empty means those of every model."""
     filter: builtins.str
-    """Optional. Over name, version, tags.KEY, params.KEY, metrics.KEY, stage, alias, status, creator, description, source, run_id, create_time, update_time. Example: `metrics.auc >= 0.9 AND stage = 'Staging' AND tags.team IN ('risk', 'fraud')`."""
+    """Optional. Over name, version, tags.KEY, params.KEY, metrics.KEY, stage, alias, status,
+    creator, description, source, run_id, experiment, git_commit, create_time, update_time.
+    Example: `metrics.auc >= 0.9 AND stage = 'Staging' AND tags.team IN ('risk', 'fraud')`.
+    """
     order_by: builtins.str
-    """Optional. `name`, `version`, `create_time`, `update_time` or `metrics.KEY`, then optionally `asc` or `desc`; newest first by default. Versions without the metric come last."""
+    """Optional. `name`, `version`, `create_time`, `update_time` or `metrics.KEY`, then
+    optionally `asc` or `desc`; up to four of them, by commas. Newest first by default;
+    versions without the metric come last.
+    """
     page_size: builtins.int
     """Optional. Most rows of a page, up to 1,000; 0 means 100."""
     page_token: builtins.str

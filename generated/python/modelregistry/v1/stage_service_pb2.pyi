@@ -126,7 +126,7 @@ class Stage(google.protobuf.message.Message):
     """Output only. The stage's namespace."""
     name: builtins.str
     """Required. Matched in any letter case, answered as written here; not "None" or
-    "latest"; no '/', ':', '@' or control characters.
+    "latest", not digits alone; no '/', ':', '@' or control characters.
     """
     description: builtins.str
     """Optional. What the stage is for."""

@@ -123,9 +123,11 @@ def upgrade() -> None:
 
     op.create_table(
         "texts",
+        sa.Column("model_id", TEXT, nullable=False),
+        sa.Column("number", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("sha256", TEXT, nullable=False),
         sa.Column("body", TEXT, nullable=False),
-        sa.PrimaryKeyConstraint("sha256", name=op.f("pk_texts")),
+        sa.PrimaryKeyConstraint("model_id", "number", "sha256", name=op.f("pk_texts")),
     )
     op.create_table(
         "models",

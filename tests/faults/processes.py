@@ -1,0 +1,98 @@
+"""A real `stagewire serve` in a process of its own, to be killed and started again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Self
+
+import grpc
+from modelregistry.v1.watch_service_pb2_grpc import WatchServiceStub
+
+from stagewire import pb
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import TracebackType
+
+#: Clients that come back at once: gRPC's own pauses would outlast the server's absence.
+CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 200),
+)
+START_SECONDS = 30.0
+
+
+def free_port() -> int:
+    """Find a port that nobody listens on just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class ServerProcess:
+    """`stagewire serve` on one database and one port, over any number of lives."""
+
+    def __init__(self, database_url: str, log: Path, **settings: object) -> None:
+        self.address = f"127.0.0.1:{free_port()}"
+        self.database_url = database_url
+        self._log = log
+        self._environment = {
+            **os.environ,
+            "STAGEWIRE_LOG_LEVEL": "warning",
+            **{f"STAGEWIRE_{name.upper()}": str(value) for name, value in settings.items()},
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+        self.lives = 0
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        _type: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        self.kill()
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        assert self._process is not None
+        return self._process
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        command = [sys.executable, "-m", "stagewire.cli.main", "serve"]
+        command += ["--database-url", self.database_url, "--grpc-address", self.address]
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, env=self._environment)
+        self.lives += 1
+        self.wait_until_serving()
+
+    def wait_until_serving(self) -> None:
+        """Wait until it answers a call; fail with its log when it does not."""
+        with grpc.insecure_channel(self.address, options=CHANNEL_OPTIONS) as channel:
+            try:
+                WatchServiceStub(channel).GetHead(
+                    pb.GetHeadRequest(), timeout=START_SECONDS, wait_for_ready=True
+                )
+            except grpc.RpcError as error:
+                raise AssertionError(self._log.read_text()[-4000:]) from error
+
+    def kill(self) -> None:
+        """Kill it as the kernel does: nothing is flushed, said or closed."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGKILL)
+        self.process.wait(10)
+
+    def stop(self) -> int:
+        """Ask it to stop, and answer its exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(60)

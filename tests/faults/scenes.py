@@ -1,0 +1,153 @@
+"""A registry under load with twenty watchers, and its history when all is over."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import threading
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import tenacity
+
+from stagewire import pb
+from stagewire.client import Client, channels
+from tests.faults.load import NAMES, SPACES, Writer
+from tests.faults.processes import CHANNEL_OPTIONS
+from tests.faults.recordings import History, Recorder, WatcherRecord, take_stock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CATCH_UP_SECONDS = 60.0
+AT_ONCE = tenacity.wait_random(0, 0.1)
+ALL = ["*"]
+
+#: Name, filter, start, and how the watcher behaves.
+WATCHERS: tuple[tuple[str, dict[str, Any], str, dict[str, Any]], ...] = (
+    ("everything", {"namespaces": ALL}, "snapshot", {}),
+    ("everything-from-1", {"namespaces": ALL}, "beginning", {}),
+    ("everything-slowly", {"namespaces": ALL}, "beginning", {"dawdle_seconds": 0.02}),
+    ("everything-in-pieces", {"namespaces": ALL}, "snapshot", {"reconnect_after": 40}),
+    ("default", {}, "snapshot", {}),
+    ("default-from-now", {}, "now", {"reconnect_after": 25}),
+    ("risk", {"namespaces": ["risk"]}, "beginning", {}),
+    ("production", {"namespaces": ALL, "stages": ["PRODUCTION"]}, "snapshot", {}),
+    ("production-in-pieces", {"stages": ["Production"]}, "snapshot", {"reconnect_after": 10}),
+    ("production-slowly", {"stages": ["Production"]}, "beginning", {"dawdle_seconds": 0.05}),
+    ("staging", {"stages": ["Staging"]}, "beginning", {}),
+    ("two-stages", {"stages": ["Staging", "production"]}, "snapshot", {"reconnect_after": 30}),
+    ("archived", {"namespaces": ALL, "stages": ["archived"]}, "snapshot", {}),
+    ("one-model", {"models": ["risk-1"]}, "snapshot", {}),
+    ("one-model-in-production", {"models": ["churn-2"], "stages": ["Production"]}, "snapshot", {}),
+    ("three-models", {"models": ["risk-1", "risk-2", "churn-3"]}, "beginning", {}),
+    ("prefix", {"model_prefix": "risk-"}, "snapshot", {"reconnect_after": 15}),
+    ("prefix-everywhere", {"namespaces": ALL, "model_prefix": "churn-"}, "snapshot", {}),
+    ("new-versions", {"kinds": [pb.CHANGE_KIND_VERSION_CREATED]}, "beginning", {}),
+    (
+        "moves",
+        {
+            "namespaces": ALL,
+            "kinds": [pb.CHANGE_KIND_STAGES_CHANGED, pb.CHANGE_KIND_STAGE_PRIMARY_CHANGED],
+        },
+        "now",
+        {"reconnect_after": 20},
+    ),
+)
+
+
+@contextmanager
+def impatient() -> Iterator[None]:
+    """Have clients made here reconnect at once."""
+    before = channels.OPTIONS
+    channels.OPTIONS = (*before, *CHANNEL_OPTIONS, ("grpc.use_local_subchannel_pool", 1))
+    try:
+        yield
+    finally:
+        channels.OPTIONS = before
+
+
+class Scene:
+    """Writers and watchers on one address, recorded."""
+
+    def __init__(
+        self, address: str, *, seed: int, bookmark_seconds: float, writers: int = 4
+    ) -> None:
+        self.history = History(bookmark_seconds=bookmark_seconds)
+        with impatient():
+            self.clients = [Client(address) for _ in range(4)]
+        self._channels = [
+            grpc.insecure_channel(
+                address, options=[*CHANNEL_OPTIONS, ("grpc.use_local_subchannel_pool", 1)]
+            )
+            for _ in range(writers)
+        ]
+        self.writers = [Writer(c, seed * 100 + n) for n, c in enumerate(self._channels)]
+        self.recorders = [self._recorder(n, *watcher) for n, watcher in enumerate(WATCHERS)]
+
+    def _recorder(
+        self, number: int, name: str, fields: dict[str, Any], start: str, ways: dict[str, Any]
+    ) -> Recorder:
+        record = WatcherRecord(name, pb.WatchFilter(**fields), dawdles="dawdle_seconds" in ways)
+        self.history.watchers.append(record)
+        client = self.clients[number % len(self.clients)]
+        return Recorder(client, record, start=start, backoff=AT_ONCE, **ways)
+
+    @contextmanager
+    def playing(self) -> Iterator[None]:
+        """Run everybody; afterwards let the watchers catch up, and take stock."""
+        self._furnish()
+        try:
+            for thread in (*self.writers, *self.recorders):
+                thread.start()
+            yield
+            for writer in self.writers:
+                writer.stop()
+                self.history.writes += writer.records
+            for recorder in self.recorders:
+                recorder.hurry.set()
+            self._wait_until_caught_up()
+            for recorder in self.recorders:
+                recorder.stop()
+            with Client(self.clients[0].address) as client:
+                take_stock(client, self.history)
+        finally:
+            for thread in (*self.writers, *self.recorders):
+                thread.abandon()
+            for closing in (*self.clients, *self._channels):
+                closing.close()
+
+    def _furnish(self) -> None:
+        """Put something there, or most of the first writes would be refused."""
+        client = self.clients[0]
+        for space in SPACES[1:]:
+            client.namespaces.CreateNamespace(
+                pb.CreateNamespaceRequest(namespace=pb.Namespace(name=space))
+            )
+        for space, name in itertools.product(SPACES, NAMES):
+            client.registry.CreateModel(
+                pb.CreateModelRequest(namespace=space, model=pb.Model(name=name))
+            )
+            for _ in range(3):
+                client.registry.CreateModelVersion(
+                    pb.CreateModelVersionRequest(namespace=space, model=name)
+                )
+
+    def _wait_until_caught_up(self) -> None:
+        head = self.clients[0].watches.GetHead(pb.GetHeadRequest()).revision
+        deadline = time.monotonic() + CATCH_UP_SECONDS
+        behind = [r.record for r in self.recorders]
+        while behind:
+            assert time.monotonic() < deadline, [(r.name, r.position, head) for r in behind]
+            assert not any(recorder.failure for recorder in self.recorders)
+            behind = [r for r in behind if r.position < head]
+            threading.Event().wait(0.02)
+
+
+def moments(count: int, *, seed: int, most: float) -> Iterator[float]:
+    """Give random times to wait between faults."""
+    chance = random.Random(seed)
+    for _ in range(count):
+        yield chance.uniform(0.05, most)
