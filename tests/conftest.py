@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import sqlalchemy as sa
+import structlog
 
 from stagewire.client import Client
 from stagewire.service.registry import Registry
@@ -27,6 +28,15 @@ if TYPE_CHECKING:
     from stagewire.store.database import Database
 
 TEMPLATE = "stagewire_template"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _plain_log_lines() -> None:
+    """Log plainly: rich tracebacks, structlog's default, take a second each."""
+    renderer = structlog.dev.ConsoleRenderer(
+        colors=False, exception_formatter=structlog.dev.plain_traceback
+    )
+    structlog.configure(processors=[structlog.contextvars.merge_contextvars, renderer])
 
 
 @pytest.fixture(scope="session")

@@ -25,7 +25,7 @@ class RunningServer:
     def __init__(self, database_url: str, **settings: Any) -> None:
         """Serve `database_url` with the product's settings, but for those given."""
         self.settings = Settings(
-            database_url=database_url, grpc_address="127.0.0.1:0", **{**_SWIFT, **settings}
+            database_url=database_url, **{"grpc_address": "127.0.0.1:0", **_SWIFT, **settings}
         )
         self.server = Server(self.settings)
         self._loop = uvloop.new_event_loop()

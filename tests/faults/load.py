@@ -108,68 +108,83 @@ class Writer(threading.Thread):
     def _something(self) -> tuple[Callable[..., Any], Any]:
         """Make up a request, mostly of a kind that succeeds."""
         chance = self._random
-        registry, stages = self._registry, self._stages
-        space, name = chance.choice(SPACES), chance.choice(NAMES)
-        number = chance.randint(1, 6)
+        space, name, number = chance.choice(SPACES), chance.choice(NAMES), chance.randint(1, 6)
         named: dict[str, Any] = {"namespace": space, "model": name}
-        pick = chance.random()
-        if pick < 0.10:
-            model = pb.Model(name=name, description="é" * chance.choice((0, 10, 2000)))
-            return registry.CreateModel, pb.CreateModelRequest(namespace=space, model=model)
-        if pick < 0.30:
-            version = pb.ModelVersion(source=f"s3://{name}", params={"lr": str(number)})
-            return registry.CreateModelVersion, pb.CreateModelVersionRequest(
-                **named, version=version
-            )
-        if pick < 0.55:
-            return stages.TransitionStage, pb.TransitionStageRequest(
-                **named,
-                version=number,
-                stage=chance.choice(STAGES),
-                displace=chance.choice(tuple(pb.Displacement.values())),
-                leave_other_stages=chance.random() < 0.5,
-                reason="load",
-            )
-        if pick < 0.62:
-            return stages.RollbackStage, pb.RollbackStageRequest(**named, stage="Production")
-        if pick < 0.66:
-            return stages.RemoveFromStage, pb.RemoveFromStageRequest(
-                **named, version=number, stage="Production"
-            )
-        if pick < 0.70:
-            moves = [
-                pb.Transition(model=other, version=number, stage=chance.choice(STAGES))
-                for other in sorted({name, chance.choice(NAMES)})
-            ]
-            return stages.BatchTransitionStages, pb.BatchTransitionStagesRequest(
-                namespace=space, transitions=moves
-            )
-        if pick < 0.78:
-            return registry.SetModelVersionTags, pb.SetModelVersionTagsRequest(
-                **named, version=number, tags={"n": str(chance.randint(1, 9))}
-            )
-        if pick < 0.82:
-            return registry.SetModelTags, pb.SetModelTagsRequest(
-                **named, tags={"n": str(chance.randint(1, 9))}
-            )
-        if pick < 0.88:
-            return registry.SetAlias, pb.SetAliasRequest(
-                **named, version=number, alias=chance.choice(("champion", "b")), reassign=True
-            )
-        if pick < 0.91:
-            return registry.DeleteModelVersion, pb.DeleteModelVersionRequest(
-                **named, version=number, force=True
-            )
-        if pick < 0.93:
-            return registry.UndeleteModelVersion, pb.UndeleteModelVersionRequest(
-                **named, version=number
-            )
-        if pick < 0.96:
-            return registry.RenameModel, pb.RenameModelRequest(
-                **named, new_name=chance.choice(NAMES)
-            )
-        if pick < 0.98 or not self._ids:
-            return registry.DeleteModel, pb.DeleteModelRequest(**named, force=True)
-        return registry.UndeleteModel, pb.UndeleteModelRequest(
-            namespace=space, model_id=chance.choice(self._ids)
-        )
+        numbered = {**named, "version": number}
+        registry, stages = self._registry, self._stages
+        tags = {"n": str(chance.randint(1, 9))}
+        makers: dict[Callable[[], tuple[Callable[..., Any], Any]], int] = {
+            lambda: (
+                registry.CreateModel,
+                pb.CreateModelRequest(
+                    namespace=space,
+                    model=pb.Model(name=name, description="é" * chance.choice((0, 10, 2000))),
+                ),
+            ): 8,
+            lambda: (
+                registry.CreateModelVersion,
+                pb.CreateModelVersionRequest(
+                    **named, version=pb.ModelVersion(source="s3://b", params={"lr": str(number)})
+                ),
+            ): 20,
+            lambda: (
+                stages.TransitionStage,
+                pb.TransitionStageRequest(
+                    **numbered,
+                    stage=chance.choice(STAGES),
+                    displace=chance.choice(tuple(pb.Displacement.values())),
+                    leave_other_stages=chance.random() < 0.5,
+                    reason="load",
+                ),
+            ): 25,
+            lambda: (
+                stages.RollbackStage,
+                pb.RollbackStageRequest(**named, stage="Production"),
+            ): 7,
+            lambda: (
+                stages.RemoveFromStage,
+                pb.RemoveFromStageRequest(**numbered, stage="Production"),
+            ): 4,
+            lambda: (
+                stages.BatchTransitionStages,
+                pb.BatchTransitionStagesRequest(
+                    namespace=space,
+                    transitions=[
+                        pb.Transition(model=other, version=number, stage=chance.choice(STAGES))
+                        for other in sorted({name, chance.choice(NAMES)})
+                    ],
+                ),
+            ): 6,
+            lambda: (
+                registry.SetModelVersionTags,
+                pb.SetModelVersionTagsRequest(**numbered, tags=tags),
+            ): 8,
+            lambda: (registry.SetModelTags, pb.SetModelTagsRequest(**named, tags=tags)): 4,
+            lambda: (
+                registry.SetAlias,
+                pb.SetAliasRequest(
+                    **numbered, alias=chance.choice(("champion", "b")), reassign=True
+                ),
+            ): 6,
+            lambda: (
+                registry.DeleteModelVersion,
+                pb.DeleteModelVersionRequest(**numbered, force=True),
+            ): 3,
+            lambda: (
+                registry.UndeleteModelVersion,
+                pb.UndeleteModelVersionRequest(**numbered),
+            ): 2,
+            lambda: (
+                registry.RenameModel,
+                pb.RenameModelRequest(**named, new_name=chance.choice(NAMES)),
+            ): 3,
+            lambda: (registry.DeleteModel, pb.DeleteModelRequest(**named, force=True)): 2,
+            lambda: (
+                registry.UndeleteModel,
+                pb.UndeleteModelRequest(
+                    namespace=space, model_id=chance.choice(self._ids or ["unknown"])
+                ),
+            ): 2,
+        }
+        (make,) = chance.choices(tuple(makers), tuple(makers.values()))
+        return make()

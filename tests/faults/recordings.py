@@ -16,7 +16,6 @@ from stagewire import pb
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import grpc
     from google.protobuf.message import Message
 
     from stagewire.client import Client

@@ -114,10 +114,14 @@ class Scene:
             with Client(self.clients[0].address) as client:
                 take_stock(client, self.history)
         finally:
-            for thread in (*self.writers, *self.recorders):
-                thread.abandon()
-            for closing in (*self.clients, *self._channels):
-                closing.close()
+            for writer in self.writers:
+                writer.abandon()
+            for recorder in self.recorders:
+                recorder.abandon()
+            for client in self.clients:
+                client.close()
+            for channel in self._channels:
+                channel.close()
 
     def _furnish(self) -> None:
         """Put something there, or most of the first writes would be refused."""

@@ -119,6 +119,9 @@ def test_each_namespace_has_its_own_events_and_a_star_means_all(registry: Regist
     assert methods(registry, namespace="risk") == ["CreateModel", "CreateNamespace"]
     assert methods(registry) == ["CreateModel", "Bootstrap"]
     assert len(methods(registry, namespace="*")) == 4
+    assert methods(registry, namespace="*", model="churn") == ["CreateModel"] * 2
+    with refused("MODEL_NOT_FOUND"):
+        methods(registry, namespace="*", model="ghost")
 
 
 def test_what_is_not_there_is_refused(registry: Registry) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
@@ -49,8 +49,8 @@ def set_tags(registry: Registry, **tags: str) -> pb.SetModelTagsResponse:
     return registry.SetModelTags(pb.SetModelTagsRequest(model="churn", tags=tags), ANONYMOUS)
 
 
-def names_of(registry: Registry, **fields: object) -> list[str]:
-    request = pb.ListModelsRequest(**fields)  # type: ignore[arg-type]  # any field of it
+def names_of(registry: Registry, **fields: Any) -> list[str]:
+    request = pb.ListModelsRequest(**fields)
     return [m.name for m in registry.ListModels(request, ANONYMOUS).models]
 
 
@@ -469,7 +469,7 @@ def test_a_purge_needs_a_reason(registry: Registry) -> None:
 def test_every_write_refuses_a_revision_that_is_not_the_models(registry: Registry) -> None:
     made = model(registry)
     stale = made.revision - 1
-    requests = [
+    requests: list[tuple[Any, Any]] = [
         (registry.SetModelTags, pb.SetModelTagsRequest(model="churn", tags={"a": ""})),
         (registry.DeleteModelTags, pb.DeleteModelTagsRequest(model="churn", keys=["a"])),
         (registry.RenameModel, pb.RenameModelRequest(model="churn", new_name="b")),
@@ -483,7 +483,7 @@ def test_every_write_refuses_a_revision_that_is_not_the_models(registry: Registr
     for operation, request in requests:
         request.expected_revision = stale
         with refused("REVISION_MISMATCH") as caught:
-            operation(request, ANONYMOUS)  # type: ignore[arg-type]  # each is its own request
+            operation(request, ANONYMOUS)
         assert caught.error.metadata == {"current_revision": str(made.revision)}
 
     assert found(registry).model == made

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
 
 from stagewire import pb
 from stagewire.service.callers import ANONYMOUS
@@ -24,16 +26,13 @@ from tests.factories import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
-
     from stagewire.service.registry import Registry
 
-WRITES = {
+WRITES: dict[str, Callable[[], Any]] = {
     "SetModelTags": lambda: pb.SetModelTagsRequest(model="old", tags={"a": ""}),
     "DeleteModelTags": lambda: pb.DeleteModelTagsRequest(model="old", keys=["a"]),
     "UpdateModel": lambda: pb.UpdateModelRequest(
-        model="old", update=pb.ModelUpdate(), update_mask={"paths": ["owner"]}
+        model="old", update=pb.ModelUpdate(), update_mask=FieldMask(paths=["owner"])
     ),
     "RenameModel": lambda: pb.RenameModelRequest(model="old", new_name="newest"),
     "DeleteModel": lambda: pb.DeleteModelRequest(model="old"),
@@ -42,7 +41,7 @@ WRITES = {
         model="old",
         version=1,
         update=pb.ModelVersionUpdate(description="x"),
-        update_mask={"paths": ["description"]},
+        update_mask=FieldMask(paths=["description"]),
     ),
     "DeleteModelVersion": lambda: pb.DeleteModelVersionRequest(model="old", version=1),
     "UndeleteModelVersion": lambda: pb.UndeleteModelVersionRequest(model="old", version=1),
@@ -143,7 +142,7 @@ def test_versions_made_under_the_new_name_are_not_found_under_the_old(registry: 
 def test_writes_through_an_old_name_say_the_new_one(registry: Registry, operation: str) -> None:
     versions(registry, 1, "old")
     rename(registry, "old", "new")
-    call: Callable[..., Any] = getattr(registry, operation)
+    call = getattr(registry, operation)
 
     with refused("RENAMED") as caught:
         call(WRITES[operation](), ANONYMOUS)

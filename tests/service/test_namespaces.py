@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from stagewire import pb
+from stagewire.errors import RegistryError
 from stagewire.service.callers import ANONYMOUS
 from tests.factories import delete, found, head, last_event, model, refused
 
@@ -153,3 +155,29 @@ def test_what_names_no_namespace_is_not_found(registry: Registry) -> None:
     delete(registry)
     with refused("MODEL_NOT_FOUND"):
         found(registry)
+
+
+def test_a_namespace_deleted_while_models_are_made_in_it_is_kept_or_gone_whole(
+    registry: Registry,
+) -> None:
+    def attempt(number: int) -> str:
+        try:
+            if number % 4 == 0:
+                remove(registry, "risk")
+            else:
+                model(registry, f"m{number}", namespace="risk")
+        except RegistryError as error:
+            return error.reason
+        return "deleted" if number % 4 == 0 else "made"
+
+    for _ in range(5):
+        create(registry, "risk")
+        with ThreadPoolExecutor(8) as pool:
+            outcomes = set(pool.map(attempt, range(8)))
+        if "made" in outcomes:
+            assert "deleted" not in outcomes
+            break
+        assert outcomes == {"deleted", "NAMESPACE_NOT_FOUND"}
+
+    verified = registry.VerifyLog(pb.VerifyLogRequest(), ANONYMOUS)
+    assert (verified.intact, verified.last_revision) == (True, head(registry))

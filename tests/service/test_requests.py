@@ -284,11 +284,11 @@ def test_an_id_is_forgotten_after_a_day(registry: Registry, database_url: str) -
     request = pb.CreateModelVersionRequest(**CHURN)
     registry.CreateModelVersion(request, ANONYMOUS)
     kept = registry.tidy()
-    past = (REQUEST_KEPT_SECONDS + 1) * 1_000_000
-    sql(database_url, f"UPDATE requests SET time = time - {past}")
+    age = (REQUEST_KEPT_SECONDS + 1) * 1_000_000
+    sql(database_url, "UPDATE requests SET time = time - :age", age=age)
 
     again = registry.CreateModelVersion(request, ANONYMOUS)
-    sql(database_url, f"UPDATE requests SET time = time - {past}")
+    sql(database_url, "UPDATE requests SET time = time - :age", age=age)
 
     assert again.version.version == 2
     assert (kept, registry.tidy()) == (0, 1)

@@ -307,7 +307,8 @@ def test_long_texts_come_back_whole(registry: Registry) -> None:
     tags, params = {"long": "t" * 100_000}, {"long": "p" * 6000}
     model(registry)
 
-    made = version(registry, **texts, tags=tags, params=params)
+    fields: dict[str, Any] = {**texts, "tags": tags, "params": params}
+    made = version(registry, **fields)
 
     got = numbered(registry, 1)
     assert made == got

@@ -104,7 +104,7 @@ def test_a_refusal_names_every_field_that_is_wrong(client: Client) -> None:
 
 
 def test_a_refused_call_is_known_by_the_id_it_came_with(stub: RegistryServiceStub) -> None:
-    error = refused(lambda: stub.GetModel(GHOST, metadata=[("x-request-id", "mine")]))
+    error = refused(lambda: stub.GetModel(GHOST, metadata=(("x-request-id", "mine"),)))
 
     assert trailer(error)["x-request-id"] == "mine"
 
@@ -117,7 +117,7 @@ def test_a_refused_call_without_an_id_is_given_one(stub: RegistryServiceStub) ->
 
 
 def test_an_overlong_id_is_cut(stub: RegistryServiceStub) -> None:
-    error = refused(lambda: stub.GetModel(GHOST, metadata=[("x-request-id", "x" * 1000)]))
+    error = refused(lambda: stub.GetModel(GHOST, metadata=(("x-request-id", "x" * 1000),)))
 
     assert trailer(error)["x-request-id"] == "x" * 128
 
@@ -141,12 +141,10 @@ def test_a_refusal_with_much_to_say_still_arrives(client: Client) -> None:
 
 
 def test_a_refusal_of_many_fields_still_arrives(client: Client) -> None:
-    tags = {"離" * 250 + str(number): "x" * 100_001 for number in range(25)}
+    tags = {f"{number}{'離' * 240}": "x" * 100_001 for number in range(20)}
 
     with pytest.raises(errors.InvalidField) as caught:
-        client.registry.CreateModel(
-            pb.CreateModelRequest(model=pb.Model(name="churn", tags=dict(list(tags.items())[:20])))
-        )
+        client.registry.CreateModel(pb.CreateModelRequest(model=pb.Model(name="churn", tags=tags)))
 
     assert caught.value.field_violations
 
@@ -177,16 +175,23 @@ def test_a_large_answer_arrives_at_the_sdk(client: Client) -> None:
     assert len(page.versions) == 6
 
 
-def test_bytes_that_are_no_message_end_in_a_status(channel: grpc.Channel) -> None:
-    call = channel.unary_unary(
-        "/modelregistry.v1.RegistryService/GetModel",
-        request_serializer=lambda data: data,
-        response_deserializer=lambda data: data,
+@pytest.mark.parametrize("data", [b"\xff\xff\xff", b"\x12\x02\xff\xfe", b"\x12\x03\xed\xa0\x80"])
+@pytest.mark.parametrize("path", ["RegistryService/GetModel", "WatchService/Watch"])
+def test_bytes_that_are_no_message_are_refused(
+    channel: grpc.Channel, path: str, data: bytes
+) -> None:
+    kind = channel.unary_stream if path.endswith("Watch") else channel.unary_unary
+    call: Any = kind(
+        f"/modelregistry.v1.{path}",
+        request_serializer=lambda octets: octets,
+        response_deserializer=lambda octets: octets,
     )
+    # A filter of a watch is where a model's name is in the other request: the bytes fit both.
+    sent = data if not path.endswith("Watch") or data[0] == 0xFF else b"\x1a\x04" + data
 
-    for data in (b"\xff\xff\xff", b"\x12\x02\xff\xfe", b"\x12\x03\xed\xa0\x80"):
-        error = refused(lambda data=data: call(data, timeout=10))
-        assert error.code() in {grpc.StatusCode.INTERNAL, grpc.StatusCode.INVALID_ARGUMENT}
+    error = refused(lambda: list(call(sent, timeout=10)))
+
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
 def test_a_nul_character_is_refused_by_field(client: Client) -> None:
@@ -199,7 +204,7 @@ def test_a_nul_character_is_refused_by_field(client: Client) -> None:
 
 
 def test_an_unknown_call_is_unimplemented(channel: grpc.Channel) -> None:
-    call = channel.unary_unary("/modelregistry.v1.RegistryService/MakeTea")
+    call: Any = channel.unary_unary("/modelregistry.v1.RegistryService/MakeTea")
 
     assert refused(lambda: call(b"")).code() is grpc.StatusCode.UNIMPLEMENTED
 
@@ -212,9 +217,10 @@ def test_a_call_that_waits_past_its_deadline_is_not_made(
     eventually(lambda: server.server.admission.now == 0)
 
     assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-    assert refused(
-        lambda: stub.GetModel(pb.GetModelRequest(model="churn"))
-    ).code() is grpc.StatusCode.NOT_FOUND
+    assert (
+        refused(lambda: stub.GetModel(pb.GetModelRequest(model="churn"))).code()
+        is grpc.StatusCode.NOT_FOUND
+    )
 
 
 def test_a_caller_who_hangs_up_keeps_his_place_until_his_call_has_ended(
@@ -224,7 +230,7 @@ def test_a_caller_who_hangs_up_keeps_his_place_until_his_call_has_ended(
         call: Any = stub.CreateModel.future(CHURN)
         eventually(lambda: server.server.admission.now == 1)
         call.cancel()
-        eventually(lambda: call.done())
+        eventually(call.done)
         kept = server.server.admission.now
     eventually(lambda: server.server.admission.now == 0)
 
@@ -240,7 +246,7 @@ def test_an_unforeseen_error_tells_nothing_but_the_calls_id(
 
     monkeypatch.setattr(Registry.GetModel, "work", fail)
 
-    error = refused(lambda: stub.GetModel(GHOST, metadata=[("x-request-id", "mine")]))
+    error = refused(lambda: stub.GetModel(GHOST, metadata=(("x-request-id", "mine"),)))
 
     assert error.code() is grpc.StatusCode.INTERNAL
     assert "42" not in str(trailer(error)) + error.details()
@@ -279,7 +285,7 @@ def test_health_is_serving_as_a_whole_and_for_each_service(channel: grpc.Channel
 
 
 def test_health_turns_first_when_a_server_stops_and_calls_still_work(sqlite_url: str) -> None:
-    server = RunningServer(sqlite_url, drain_seconds=5.0)
+    server = RunningServer(sqlite_url, drain_seconds=1.0)
     server.__enter__()
     with grpc.insecure_channel(server.address) as channel, ThreadPoolExecutor(1) as pool:
         health = health_pb2_grpc.HealthStub(channel)

@@ -6,9 +6,12 @@ import contextlib
 import shutil
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import grpc
+import psycopg
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 from modelregistry.v1.watch_service_pb2_grpc import WatchServiceStub
@@ -23,10 +26,7 @@ from tests.factories import eventually, sql
 from tests.servers import RunningServer
 from tests.wire.streams import Stream
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-Case = Callable[["Scene"], None] if TYPE_CHECKING else object
+Case = Callable[["Scene"], None]
 
 CASES: dict[str, Case] = {}
 
@@ -34,7 +34,9 @@ CASES: dict[str, Case] = {}
 class Scene:
     """What a case plays on: a database, servers on it, and a client of the first."""
 
-    def __init__(self, url: str, stack: contextlib.ExitStack, request: pytest.FixtureRequest):
+    def __init__(
+        self, url: str, stack: contextlib.ExitStack, request: pytest.FixtureRequest
+    ) -> None:
         self.url = url
         self.stack = stack
         self.request = request
@@ -423,7 +425,7 @@ def _(scene: Scene) -> None:
         stack.callback(stopping.join)
         for stream in streams:
             stack.callback(stream.__exit__, None, None, None)
-        eventually(lambda: server.server.watches._ending.is_set())
+        eventually(server.server.watches._ending.is_set)
         cursor_of(late)
 
 
@@ -449,8 +451,6 @@ def resume(client: Client, cursor: bytes, **filter_: Any) -> None:
 
 def restored(scene: Scene) -> tuple[Client, bytes]:
     """Give out a cursor, then serve the registry again from a backup older than that."""
-    from pathlib import Path
-
     path = Path(scene.url.removeprefix("sqlite:///"))
     backup = path.with_suffix(".backup")
     shutil.copy(path, backup)
@@ -473,8 +473,6 @@ def read_out(stream: Any) -> None:
 @contextlib.contextmanager
 def operator(url: str, *, autocommit: bool = False) -> Iterator[Any]:
     """Open an operator's own session."""
-    import psycopg
-
     plain = url.replace("postgresql+psycopg://", "postgresql://")
     with psycopg.connect(plain, autocommit=autocommit) as session:
         yield session
@@ -543,6 +541,6 @@ def assert_says_what_its_code_promises(refusal: errors.StagewireError) -> None:
 
 
 def test_every_reason_of_the_contract_is_provoked() -> None:
-    reasons = {name.removeprefix("ERROR_REASON_") for name in pb.ErrorReason.keys()}
+    reasons = {name.removeprefix("ERROR_REASON_") for name, _ in pb.ErrorReason.items()}
 
     assert set(CASES) == reasons - {"UNSPECIFIED"}

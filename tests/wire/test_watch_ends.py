@@ -142,6 +142,19 @@ def test_a_bookmarks_cursor_is_resumed(reader: Client) -> None:
     assert found.revision == created
 
 
+def test_a_watch_from_now_can_be_resumed_before_its_first_change(client: Client) -> None:
+    with Stream(client, watch()) as stream:
+        head = stream.hello().head_revision
+        bookmark = stream.next().bookmark
+    streams.model(client, "made-between")
+
+    with Stream(client, watch(cursor=bookmark.cursor)) as resumed:
+        resumed.hello()
+        change = resumed.next().transaction
+
+    assert (bookmark.revision, change.revision) == (head, head + 1)
+
+
 def test_a_stream_that_has_lived_its_time_ends_in_order(database_url: str) -> None:
     with (
         RunningServer(database_url, stream_lifetime_seconds=0.2) as server,
@@ -149,6 +162,7 @@ def test_a_stream_that_has_lived_its_time_ends_in_order(database_url: str) -> No
         Stream(client, watch()) as stream,
     ):
         stream.hello()
+        assert stream.next().HasField("bookmark")
         bookmark, goodbye = stream.next().bookmark, stream.next().goodbye
         with pytest.raises(EOFError):
             stream.next()
@@ -163,6 +177,7 @@ def test_a_server_that_stops_says_goodbye_to_every_stream(database_url: str) -> 
         opened = [Stream(client, watch()) for _ in range(20)]
         for stream in opened:
             stream.hello()
+            assert stream.next().HasField("bookmark")
         server.call(server.server.watches.end(0.1))
         ends: list[list[str | None]] = []
         reasons = set()

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import structlog
 from google.protobuf import message_factory
+from google.protobuf.message import DecodeError
 
 from stagewire import errors
 from stagewire.server import servicers, statuses
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from concurrent.futures import ThreadPoolExecutor
 
-    from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+    from google.protobuf.descriptor import ServiceDescriptor
+    from google.protobuf.message import Message
 
     from stagewire.service.registry import Registry
 
@@ -79,8 +81,14 @@ def handlers(
     servicer = servicers.servicer(service, registry)
     return {
         method.name: grpc.unary_unary_rpc_method_handler(
-            _on_pool(method, getattr(servicer, method.name), pool, admission),
-            request_deserializer=message_factory.GetMessageClass(method.input_type).FromString,
+            answered(
+                method.full_name,
+                parsed(
+                    message_factory.GetMessageClass(method.input_type),
+                    _on_pool(getattr(servicer, method.name), pool, admission),
+                ),
+            ),
+            request_deserializer=None,
             response_serializer=_serialize,
         )
         for method in servicers.unary_methods(service)
@@ -92,8 +100,26 @@ def _serialize(message: Any) -> bytes:
     return data
 
 
+def parsed(
+    message: type[Message], work: Callable[[Any, Any], Awaitable[Any]]
+) -> Callable[[Any, Any], Awaitable[Any]]:
+    """Read the request where a refusal still gets its status: grpc's own would be UNKNOWN."""
+
+    async def call(data: bytes, context: Any) -> Any:
+        try:
+            request = message.FromString(data)
+        except DecodeError:
+            name = message.DESCRIPTOR.name
+            text = (
+                f"is no {name}: it can't be decoded, or a text in it is not UTF-8; mend the client"
+            )
+            raise errors.invalid("request", text) from None
+        return await work(request, context)
+
+    return call
+
+
 def _on_pool(
-    method: MethodDescriptor,
     behaviour: Callable[[Any, Any], Any],
     pool: ThreadPoolExecutor,
     admission: Admission,
@@ -112,7 +138,7 @@ def _on_pool(
         future.add_done_callback(lambda _done: admission.leave())
         return await asyncio.shield(future)
 
-    return answered(method.full_name, work)
+    return work
 
 
 def answered(

@@ -177,8 +177,10 @@ def open_for_serving(settings: Settings) -> Database:
 def watch_handler(watches: Watches) -> grpc.RpcMethodHandler[Any, Any]:
     """Make Watch's handler: it writes serialised messages itself."""
     return grpc.unary_stream_rpc_method_handler(
-        interceptors.answered(f"{_WATCH_SERVICE}.Watch", watches.watch),
-        request_deserializer=pb.WatchRequest.FromString,
+        interceptors.answered(
+            f"{_WATCH_SERVICE}.Watch", interceptors.parsed(pb.WatchRequest, watches.watch)
+        ),
+        request_deserializer=None,
         response_serializer=None,
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
@@ -13,13 +13,21 @@ from grpc_status import rpc_status
 from stagewire import errors
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from google.protobuf.message import Message
 
 DOMAIN = "stagewire"
-# Details travel in a trailer; 8 KiB of metadata is what every client accepts.
+# Message and details travel in a trailer, and 8 KiB of metadata is what every client accepts: a
+# longer refusal would reach it as RESOURCE_EXHAUSTED. The message is percent-encoded there, the
+# details, which hold it once more, are in base64.
+_MESSAGE_COST = 1500
+_DETAILS_BYTES = 4500
 _MOST_VIOLATIONS = 20
-_LONGEST_TEXT = 1000
-_LONGEST_MESSAGE = 3000
+_LONGEST_SUBJECT = 300
+_LONGEST_DESCRIPTION = 400
+# Names are given whole: programs go on with them.
+_LONGEST_NAME = 1024
 
 
 def of(error: BaseException) -> grpc.Status:
@@ -29,56 +37,77 @@ def of(error: BaseException) -> grpc.Status:
             "INTERNAL", "a fault of the server's; its log has it under this request's id"
         )
     status = status_pb2.Status(
-        code=getattr(grpc.StatusCode, error.code).value[0],
-        message=error.message[:_LONGEST_MESSAGE],
-        details=[_packed(detail) for detail in _details(error)],
+        code=getattr(grpc.StatusCode, error.code).value[0], message=_header_text(error.message)
     )
+    for detail in _details(error):
+        packed = _packed(detail)
+        while status.ByteSize() + packed.ByteSize() > _DETAILS_BYTES and _shorten(detail):
+            packed = _packed(detail)
+        status.details.append(packed)
     made: grpc.Status = rpc_status.to_status(status)
     return made
 
 
-def _details(error: errors.RegistryError) -> list[Message]:
-    details: list[Message] = [
-        error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata)
-    ]
-    if error.fields:
-        details.append(
-            error_details_pb2.BadRequest(
-                field_violations=[
-                    error_details_pb2.BadRequest.FieldViolation(
-                        field=violation.field[:_LONGEST_TEXT],
-                        description=violation.description[:_LONGEST_TEXT],
-                    )
-                    for violation in error.fields[:_MOST_VIOLATIONS]
-                ]
-            )
-        )
-    if error.preconditions:
-        details.append(
-            error_details_pb2.PreconditionFailure(
-                violations=[
-                    error_details_pb2.PreconditionFailure.Violation(
-                        type=violation.type,
-                        subject=violation.subject[:_LONGEST_TEXT],
-                        description=violation.description[:_LONGEST_TEXT],
-                    )
-                    for violation in error.preconditions[:_MOST_VIOLATIONS]
-                ]
-            )
-        )
-    if error.resource_name:
-        details.append(
-            error_details_pb2.ResourceInfo(
-                resource_type=error.resource_type,
-                resource_name=error.resource_name[:_LONGEST_TEXT],
-                description=error.message[:_LONGEST_TEXT],
-            )
-        )
+def _details(error: errors.RegistryError) -> Iterator[Message]:
+    yield error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata)
     if error.retry_after_seconds is not None:
         delay = Duration()
         delay.FromMilliseconds(int(error.retry_after_seconds * 1000))
-        details.append(error_details_pb2.RetryInfo(retry_delay=delay))
-    return details
+        yield error_details_pb2.RetryInfo(retry_delay=delay)
+    if error.resource_name:
+        yield error_details_pb2.ResourceInfo(
+            resource_type=error.resource_type,
+            resource_name=_clipped(error.resource_name, _LONGEST_NAME),
+        )
+    if error.fields:
+        yield error_details_pb2.BadRequest(
+            field_violations=[
+                error_details_pb2.BadRequest.FieldViolation(
+                    field=_clipped(violation.field, _LONGEST_SUBJECT),
+                    description=_clipped(violation.description, _LONGEST_DESCRIPTION),
+                )
+                for violation in error.fields[:_MOST_VIOLATIONS]
+            ]
+        )
+    if error.preconditions:
+        yield error_details_pb2.PreconditionFailure(
+            violations=[
+                error_details_pb2.PreconditionFailure.Violation(
+                    type=violation.type,
+                    subject=_clipped(violation.subject, _LONGEST_SUBJECT),
+                    description=_clipped(violation.description, _LONGEST_DESCRIPTION),
+                )
+                for violation in error.preconditions[:_MOST_VIOLATIONS]
+            ]
+        )
+
+
+def _shorten(detail: Any) -> bool:
+    """Drop the last of several violations; say whether there was one to drop."""
+    for name in ("field_violations", "violations"):
+        violations: Any = getattr(detail, name, ())
+        if len(violations) > 1:
+            del violations[-1]
+            return True
+    return False
+
+
+def _clipped(text: str, most_bytes: int) -> str:
+    data = text.encode()
+    if len(data) <= most_bytes:
+        return text
+    return data[:most_bytes].decode(errors="ignore") + "…"
+
+
+def _header_text(text: str) -> str:
+    """Clip a message by what its characters take in a header, percent-encoded."""
+    cost = 0
+    for place, character in enumerate(text):
+        plain = " " <= character <= "~" and character != "%"
+        cost += 1 if plain else 3 * len(character.encode())
+        if cost > _MESSAGE_COST:
+            return text[:place] + "…"
+    return text
 
 
 def _packed(message: Message) -> AnyMessage:

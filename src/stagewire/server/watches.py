@@ -139,6 +139,9 @@ class _Stream:
             await self._say(hello=self._hello(start))
             if start.snapshot is not None:
                 await self._snapshot(start.snapshot)
+            elif self.request.start == pb.WATCH_START_NOW:
+                # Or a stream that broke before its first change could not be resumed.
+                await self._bookmark()
             await self._follow()
         except _SlowConsumer:
             raise errors.RegistryError(

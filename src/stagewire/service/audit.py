@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from stagewire import names, pb
+from stagewire import errors, names, pb
 from stagewire.service import messages
 from stagewire.store import events, lookup, pages, schema
 
@@ -31,6 +32,7 @@ _ABOUT = sa.select(schema.LogModel).where(
     schema.LogModel.revision <= sa.bindparam("until"),
 )
 _HEAD = sa.select(schema.LogHead)
+_SPACES_OF_NAME = sa.select(schema.Name.namespace).where(schema.Name.name == sa.bindparam("name"))
 
 
 def head(tx: Tx, _request: pb.GetHeadRequest) -> pb.GetHeadResponse:
@@ -88,8 +90,16 @@ def _conditions(tx: Tx, request: pb.ListEventsRequest) -> Iterator[sa.ColumnElem
             where = about.namespace == space
         yield schema.Log.revision.in_(sa.select(about.revision).where(where))
     elif request.model:
-        model_id = _model_id(tx, names.namespace_or_default(""), request.model)
-        yield schema.Log.revision.in_(sa.select(about.revision).where(about.model_id == model_id))
+        spaces = tx.rows(_SPACES_OF_NAME, name=names.lookup_model(request.model))
+        model_ids = []
+        for row in spaces:
+            with suppress(errors.RegistryError):
+                model_ids.append(_model_id(tx, row.namespace, request.model))
+        if not model_ids:
+            raise lookup.model_not_found(request.model)
+        yield schema.Log.revision.in_(
+            sa.select(about.revision).where(about.model_id.in_(model_ids))
+        )
     if request.actor:
         yield schema.Log.actor == request.actor
     if request.HasField("since_time"):

@@ -55,21 +55,30 @@ class Database(abc.ABC):
         Refuses REVISION_AHEAD when the log has not reached `min_revision`, DATABASE_UNAVAILABLE.
         """
         try:
-            with self._reader() as connection:
-                head = connection.execute(_HEAD).one()
-                if min_revision > head.revision:
-                    raise revision_ahead(min_revision, head.log_id, head.revision)
-                return work(
-                    Tx(
-                        connection,
-                        head=head.revision,
-                        head_hash=head.head_hash,
-                        log_id=head.log_id,
-                        commit_time=head.commit_time,
-                    )
-                )
+            try:
+                return self._read(work, min_revision)
+            except sa.exc.DBAPIError as error:
+                if not error.connection_invalidated:
+                    raise
+            # The pool has let go of all that died with that connection.
+            return self._read(work, min_revision)
         except sa.exc.SQLAlchemyError as error:
             raise self.refusal(error) from error
+
+    def _read(self, work: Callable[[Tx], T], min_revision: int) -> T:
+        with self._reader() as connection:
+            head = connection.execute(_HEAD).one()
+            if min_revision > head.revision:
+                raise revision_ahead(min_revision, head.log_id, head.revision)
+            return work(
+                Tx(
+                    connection,
+                    head=head.revision,
+                    head_hash=head.head_hash,
+                    log_id=head.log_id,
+                    commit_time=head.commit_time,
+                )
+            )
 
     @abc.abstractmethod
     def write(self, work: Callable[[Tx], T], *, deadline: float | None = None) -> T:

@@ -53,6 +53,10 @@ _DURABILITY = ("fsync", "full_page_writes", "synchronous_commit")
 _OLDEST = 140000
 
 
+class _Dropped(Exception):
+    """The connection died before COMMIT was sent: nothing was written."""
+
+
 class PostgresDatabase(Database):
     """A registry that several servers share."""
 
@@ -70,9 +74,13 @@ class PostgresDatabase(Database):
         try:
             self._check_durable()
         except sa.exc.OperationalError as error:
+            self.close()
             log.warning("database unreachable", exc_info=error)
             text = f"can't connect to {url.render_as_string(hide_password=True)}; is it running?"
             raise StartRefusal(text) from error
+        except StartRefusal:
+            self.close()
+            raise
 
     def write(self, work: Callable[[Tx], T], *, deadline: float | None = None) -> T:
         """Run the use case in a transaction, again when the database asks for it."""
@@ -87,6 +95,9 @@ class PostgresDatabase(Database):
             answered: tuple[T, int] = retrying(self._attempt, work, deadline)
         except Again as error:
             raise contention() from error
+        except _Dropped as error:
+            log.warning("database connections die", exc_info=error)
+            raise unavailable() from error
         except sa.exc.SQLAlchemyError as error:
             raise self.refusal(error) from error
         result, revision = answered
@@ -99,7 +110,12 @@ class PostgresDatabase(Database):
             raise deadline_passed()
         with self._writes.connect() as connection, connection.begin():
             tx = Tx(connection)
-            result = work(tx)
+            try:
+                result = work(tx)
+            except sa.exc.DBAPIError as error:
+                if error.connection_invalidated:
+                    raise _Dropped from error
+                raise
         return result, tx.head
 
     def next_session(self) -> int:
@@ -130,7 +146,7 @@ class PostgresDatabase(Database):
         log.error("database error", sqlstate=state, exc_info=error)
         gone = isinstance(
             error, (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError)
-        )
+        ) or (isinstance(error, sa.exc.DBAPIError) and error.connection_invalidated)
         if gone or state.startswith(("08", "57P", "53")):
             return unavailable()
         return errors.RegistryError("INTERNAL", "the registry's database refused the operation")
@@ -174,8 +190,5 @@ def _sqlstate(error: BaseException) -> str:
 
 
 def _transient(error: BaseException) -> bool:
-    if isinstance(error, sa.exc.DBAPIError) and error.connection_invalidated:
-        # A pooled connection that died with a restart; before COMMIT nothing is in doubt, and
-        # at COMMIT the request_id settles it.
-        return False
-    return isinstance(error, Again) or _sqlstate(error) in _RETRIED
+    # A connection that died at COMMIT is not among these: only the request_id settles that.
+    return isinstance(error, (Again, _Dropped)) or _sqlstate(error) in _RETRIED

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from stagewire.store import schema
+from stagewire.store import prepared, schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -72,20 +72,28 @@ class Tx:
 
     def rows(self, statement: sa.Executable, **values: Any) -> Sequence[sa.Row[Any]]:
         """Read every row."""
+        known = prepared.find(statement, self.connection)
+        if known is not None:
+            return known.rows(self.connection, values)
         return self.connection.execute(statement, values).all()
 
     def row(self, statement: sa.Executable, **values: Any) -> sa.Row[Any] | None:
         """Read the first row, or None."""
-        return self.connection.execute(statement, values).first()
+        return next(iter(self.rows(statement, **values)), None)
 
     def scalar(self, statement: sa.Executable, **values: Any) -> Any:
         """Read the first column of the first row, or None."""
-        return self.connection.execute(statement, values).scalar()
+        row = self.row(statement, **values)
+        return None if row is None else row[0]
 
     def run(
         self, statement: sa.Executable, values: Sequence[dict[str, Any]] | dict[str, Any]
     ) -> int:
         """Execute a writing statement once, or once for each set of values."""
+        names = tuple(values if isinstance(values, dict) else values[0])
+        known = prepared.find(statement, self.connection, names)
+        if known is not None:
+            return known.run(self.connection, values)
         return self.connection.execute(statement, values).rowcount
 
     def insert(self, table: type[schema.Table], **values: Any) -> None:
@@ -93,12 +101,12 @@ class Tx:
         name = table.__tablename__
         if name in STAMPS:
             self._touch(table, values)
-        self.connection.execute(_insert(name), values)
+        self.run(_insert(name), values)
 
     def insert_many(self, table: type[schema.Table], rows: Sequence[dict[str, Any]]) -> None:
         """Insert rows of a table without stamps."""
         if rows:
-            self.connection.execute(_insert(table.__tablename__), rows)
+            self.run(_insert(table.__tablename__), rows)
 
     def update(self, table: type[schema.Table], keys: dict[str, Any], **values: Any) -> None:
         """Change the row with these keys, which must be its primary key where it has stamps."""
@@ -106,13 +114,12 @@ class Tx:
         if name in STAMPS and any(c in values for columns in STAMPS[name] for c in columns):
             self._touch(table, keys)
         statement = _update(name, tuple(keys), tuple(values))
-        self.connection.execute(statement, {**{f"k_{k}": v for k, v in keys.items()}, **values})
+        self.run(statement, {**{f"k_{k}": v for k, v in keys.items()}, **values})
 
     def delete(self, table: type[schema.Table], **keys: Any) -> int:
         """Delete the rows with these column values."""
-        return self.connection.execute(
-            _delete(table.__tablename__, tuple(keys)), {f"k_{k}": v for k, v in keys.items()}
-        ).rowcount
+        statement = _delete(table.__tablename__, tuple(keys))
+        return self.run(statement, {f"k_{k}": v for k, v in keys.items()})
 
     def _touch(self, table: type[schema.Table], values: dict[str, Any]) -> None:
         key = tuple(values[column] for column in primary_key(table.__tablename__))

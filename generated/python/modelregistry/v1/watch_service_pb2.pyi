@@ -37,7 +37,7 @@ class _WatchStartEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._Enu
     WATCH_START_BEGINNING: _WatchStart.ValueType  # 2
     """The whole retained log."""
     WATCH_START_NOW: _WatchStart.ValueType  # 3
-    """What changes from now on: for looking, not for following."""
+    """What changes from now on; the first message after Hello is a Bookmark to resume from."""
 
 class WatchStart(_WatchStart, metaclass=_WatchStartEnumTypeWrapper):
     """Where a watch starts when it has no cursor."""
@@ -49,7 +49,7 @@ WATCH_START_SNAPSHOT: WatchStart.ValueType  # 1
 WATCH_START_BEGINNING: WatchStart.ValueType  # 2
 """The whole retained log."""
 WATCH_START_NOW: WatchStart.ValueType  # 3
-"""What changes from now on: for looking, not for following."""
+"""What changes from now on; the first message after Hello is a Bookmark to resume from."""
 Global___WatchStart: typing_extensions.TypeAlias = WatchStart
 
 class _SnapshotReason:
