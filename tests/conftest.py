@@ -39,6 +39,15 @@ def _plain_log_lines() -> None:
     structlog.configure(processors=[structlog.contextvars.merge_contextvars, renderer])
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how much the checkers of recorded histories looked at: a claim without counts is none."""
+    for report in terminalreporter.getreports("passed"):
+        for name, value in report.user_properties:
+            if name == "checked":
+                counts = ", ".join(f"{key} {count:,}" for key, count in value.items())
+                terminalreporter.line(f"{report.nodeid.rpartition('::')[2]}: {counts}")
+
+
 @pytest.fixture(scope="session")
 def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Give an upgraded, empty registry file."""

@@ -140,7 +140,9 @@ class Scene:
                 )
 
     def _wait_until_caught_up(self) -> None:
-        head = self.clients[0].watches.GetHead(pb.GetHeadRequest()).revision
+        # The watchers' own channels may still be waiting before they connect again.
+        with Client(self.clients[0].address) as client:
+            head = client.watches.GetHead(pb.GetHeadRequest()).revision
         deadline = time.monotonic() + CATCH_UP_SECONDS
         behind = [r.record for r in self.recorders]
         while behind:

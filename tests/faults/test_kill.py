@@ -52,6 +52,5 @@ def test_nothing_is_lost_or_told_twice_when_the_server_is_killed(
     counts["streams"] = sum(len(watcher.streams) for watcher in history.watchers)
     counts["messages"] = sum(len(s.heard) for w in history.watchers for s in w.streams)
     record_property("checked", dict(counts))
-    print(f"\n{kind}: {dict(counts)}")  # noqa: T201  # what was checked is the result
     assert server.lives == kills + 1
     assert all(counts[name] > 0 for name in checkers.CHECKERS), counts

@@ -367,6 +367,33 @@ def test_a_client_that_takes_nothing_is_let_go_and_resumes(
     assert [m.transaction.revision for m in taken] + rest == list(range(1, last + 1))
 
 
+def test_a_client_that_takes_nothing_costs_the_others_nothing(database_url: str) -> None:
+    with (
+        RunningServer(database_url, ring_bytes=500_000) as server,
+        Client(server.address) as client,
+        grpc.insecure_channel(server.address, options=[("grpc.http2.bdp_probe", 0)]) as channel,
+        Stream(client, watch(BEGINNING)) as other,
+    ):
+        revisions = [streams.model(client).revision]
+        stalled: Any = WatchServiceStub(channel).Watch(watch(BEGINNING), timeout=60)
+        next(stalled)
+        other.hello()
+        other.transaction()
+        big = pb.ModelVersion(params={f"p{i}": "x" * 1000 for i in range(200)})
+        found = [other.transaction().revision]
+        for _ in range(20):
+            revisions.append(streams.version(client, version=big).revision)
+            found.append(other.transaction().revision)
+        still_open = server.server.watches.open
+        # Far behind the ring by now, it still gets everything.
+        rest = [next(stalled).transaction.revision for _ in range(revisions[-1])]
+        stalled.cancel()
+
+    assert still_open == 2
+    assert found == revisions
+    assert rest == list(range(1, revisions[-1] + 1))
+
+
 def read_out(call: Any) -> tuple[list[pb.WatchResponse], errors.StagewireError | None]:
     """Read what a stream still holds, and how it ended."""
     found: list[pb.WatchResponse] = []

@@ -1,8 +1,4 @@
-"""Registered models: their names, and what a name goes on meaning after it was given up.
-
-A (name, number) pair never means two different versions: `names` and `name_ranges` keep which
-numbers under a name belong to which model, also after renames and deletions.
-"""
+"""Registered models: made, described, renamed, deleted, brought back and erased."""
 
 from __future__ import annotations
 
@@ -13,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from stagewire import errors, names, pb
-from stagewire.service import history, limits, messages, versions
+from stagewire.service import bearers, history, limits, messages, versions
 from stagewire.store import filters, lookup, pages, schema
 
 if TYPE_CHECKING:
@@ -60,7 +56,7 @@ def create(tx: Tx, request: pb.CreateModelRequest) -> pb.CreateModelResponse:
     name = names.canonical_model(request.model.name)
     space = lookup.namespace_to_write_in(tx, request.namespace).name
     taken = lookup.name_to_change(tx, space, name)
-    _refuse_taken(taken, name)
+    bearers.refuse_taken(taken, name)
     values: dict[str, Any] = {
         "id": uuid.uuid4().hex,
         "namespace": space,
@@ -188,8 +184,8 @@ def rename(tx: Tx, request: pb.RenameModelRequest) -> pb.RenameModelResponse:
     lookup.expect(request.expected_revision, row.revision, f"model {row.name!r}")
     if new == row.name:
         return pb.RenameModelResponse(model=messages.model(tx, row, tags(tx, row.id)))
-    _leave_name(tx, row, renamed=True)
-    next_number, first_number = _take_name(tx, row, new)
+    bearers.leave(tx, row, renamed=True)
+    next_number, first_number = bearers.take(tx, row, new)
     tx.update(
         schema.Model,
         {"id": row.id},
@@ -223,7 +219,7 @@ def delete(tx: Tx, request: pb.DeleteModelRequest) -> pb.DeleteModelResponse:
     lookup.expect(request.expected_revision, row.revision, f"model {row.name!r}")
     if not request.force:
         _refuse_used(tx, row)
-    _leave_name(tx, row, renamed=False)
+    bearers.leave(tx, row, renamed=False)
     tx.update(schema.Model, {"id": row.id}, deleted=True, revision=tx.revision, update_time=tx.time)
     state = _state(tx, row.id)
     stages, aliases = _held(tx, row.id)
@@ -242,7 +238,7 @@ def undelete(tx: Tx, request: pb.UndeleteModelRequest) -> pb.UndeleteModelRespon
     row = lookup.model_by_id_to_change(tx, request.namespace, request.model_id)
     lookup.expect(request.expected_revision, row.revision, f"model {row.name!r}")
     _refuse_living(row)
-    next_number, first_number = _take_name(tx, row, row.name)
+    next_number, first_number = bearers.take(tx, row, row.name)
     tx.update(
         schema.Model,
         {"id": row.id},
@@ -337,16 +333,6 @@ def _held(tx: Tx, model_id: str) -> tuple[list[str], list[str]]:
     return stages, [row.alias for row in tx.rows(_ALIASES, model_id=model_id)]
 
 
-def _refuse_taken(name: lookup.Row, text: str) -> None:
-    if name.model_id is not None:
-        raise errors.RegistryError(
-            "MODEL_EXISTS",
-            f"model {text!r} exists; add a version to it, or choose another name",
-            resource_type="model",
-            resource_name=text,
-        )
-
-
 def _refuse_living(row: lookup.Row) -> None:
     if not row.deleted:
         raise errors.precondition(
@@ -376,80 +362,3 @@ def _refuse_used(tx: Tx, row: lookup.Row) -> None:
                 errors.PreconditionViolation("MODEL_IN_USE", row.name, use) for use in shown
             ],
         )
-
-
-def _leave_name(tx: Tx, row: lookup.Row, *, renamed: bool) -> None:
-    """Close the model's open range and let the name go on from its highest number."""
-    key = {"namespace": row.namespace, "name": row.name}
-    open_range = sa.select(schema.NameRange).where(
-        schema.NameRange.namespace == row.namespace,
-        schema.NameRange.name == row.name,
-        schema.NameRange.model_id == row.id,
-        schema.NameRange.last.is_(None),
-    )
-    for found in tx.rows(open_range):
-        place = {**key, "first": found.first, "model_id": row.id}
-        if found.first < row.next_number:
-            tx.update(schema.NameRange, place, last=row.next_number - 1)
-        else:
-            tx.delete(schema.NameRange, **place)
-    name = tx.rows(lookup.NAME, **key)[0]
-    tx.update(
-        schema.Name,
-        key,
-        model_id=None,
-        renamed_id=row.id if renamed else name.renamed_id,
-        next_number=max(name.next_number, row.next_number),
-    )
-
-
-def _take_name(tx: Tx, row: lookup.Row, text: str) -> tuple[int, int]:
-    """Make the model the bearer of a name; answer its (next number, first number).
-
-    Every number that it has, or will give, under the name must be nobody else's.
-    """
-    key = {"namespace": row.namespace, "name": text}
-    name = tx.rows(lookup.NAME, **key)[0]
-    _refuse_taken(name, text)
-    under = sa.and_(schema.NameRange.namespace == row.namespace, schema.NameRange.name == text)
-    ranges = tx.rows(sa.select(schema.NameRange).where(under))
-    numbers = tx.rows(
-        sa.select(schema.Version.number)
-        .where(schema.Version.model_id == row.id)
-        .order_by(schema.Version.number)
-    )
-    others = [r for r in ranges if r.model_id != row.id]
-    for version in numbers:
-        for other in others:
-            if other.first <= version.number <= (other.last or version.number):
-                raise errors.precondition(
-                    "NAME_HAS_HISTORY",
-                    text,
-                    f"under the name {text!r} version {version.number} already means another "
-                    f"model's version; choose another name",
-                )
-    next_number = max(row.next_number, name.next_number)
-    for mine in ranges:
-        if mine.model_id == row.id:
-            tx.delete(schema.NameRange, **key, first=mine.first, model_id=row.id)
-    for first, last in _runs([v.number for v in numbers], next_number, crowded=bool(others)):
-        tx.insert(schema.NameRange, **key, first=first, last=last, model_id=row.id)
-    tx.update(schema.Name, key, model_id=row.id)
-    return next_number, row.first_number if numbers else next_number
-
-
-def _runs(
-    numbers: Sequence[int], next_number: int, *, crowded: bool
-) -> list[tuple[int, int | None]]:
-    """Cut a model's numbers, and all that it will give, into ranges."""
-    if not crowded:
-        return [(numbers[0] if numbers else next_number, None)]
-    runs: list[tuple[int, int | None]] = []
-    for number in numbers:
-        if runs and runs[-1][1] == number - 1:
-            runs[-1] = (runs[-1][0], number)
-        else:
-            runs.append((number, number))
-    if runs and runs[-1][1] == next_number - 1:
-        return [*runs[:-1], (runs[-1][0], None)]
-    return [*runs, (next_number, None)]

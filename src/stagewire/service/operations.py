@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
 
 import sqlalchemy as sa
 from google.protobuf.message import Message
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from stagewire.service.callers import Caller
-    from stagewire.service.registry import Registry
     from stagewire.store.database import Database
     from stagewire.store.transactions import Tx
 
@@ -37,6 +36,12 @@ _STORED = sa.select(schema.Request).where(
 )
 _EXPIRED = sa.delete(schema.Request).where(schema.Request.time < sa.bindparam("before"))
 _HEAD = sa.select(schema.LogHead.revision, schema.LogHead.commit_time)
+
+
+class Served(Protocol):
+    """What operations run on: a registry has a database."""
+
+    database: Database
 
 
 class _Answered(Exception):
@@ -60,9 +65,9 @@ class Operation(Generic[Request, Answer]):
     @overload
     def __get__(self, registry: None, owner: type) -> Operation[Request, Answer]: ...
     @overload
-    def __get__(self, registry: Registry, owner: type) -> Callable[[Request, Caller], Answer]: ...
+    def __get__(self, registry: Served, owner: type) -> Callable[[Request, Caller], Answer]: ...
     def __get__(
-        self, registry: Registry | None, owner: type
+        self, registry: Served | None, owner: type
     ) -> Operation[Request, Answer] | Callable[[Request, Caller], Answer]:
         if registry is None:
             return self
@@ -77,7 +82,7 @@ class Operation(Generic[Request, Answer]):
 
         return call
 
-    def run(self, registry: Registry, request: Request, caller: Caller) -> Answer:
+    def run(self, registry: Served, request: Request, caller: Caller) -> Answer:
         """Do it."""
         raise NotImplementedError
 
@@ -85,7 +90,7 @@ class Operation(Generic[Request, Answer]):
 class Read(Operation[Request, Answer]):
     """Answers from one consistent view, not older than the request's `min_revision`."""
 
-    def run(self, registry: Registry, request: Request, caller: Caller) -> Answer:
+    def run(self, registry: Served, request: Request, caller: Caller) -> Answer:
         """Run the use case on a read-only view and mark the answer with its revision."""
 
         def work(tx: Tx) -> Answer:
@@ -101,7 +106,7 @@ class Read(Operation[Request, Answer]):
 class Write(Operation[Request, Answer]):
     """Changes the registry: one use case, one transaction, at most one revision."""
 
-    def run(self, registry: Registry, request: Request, caller: Caller) -> Answer:
+    def run(self, registry: Served, request: Request, caller: Caller) -> Answer:
         """Run the use case to its commit, or answer from the stored one."""
         request_id: str = getattr(request, "request_id", "")
         digest = _digest(request) if request_id else b""
@@ -174,7 +179,7 @@ class Write(Operation[Request, Answer]):
 class Note(Operation[Request, Answer]):
     """Writes what is too frequent for the log and repeatable by its own keys."""
 
-    def run(self, registry: Registry, request: Request, caller: Caller) -> Answer:
+    def run(self, registry: Served, request: Request, caller: Caller) -> Answer:
         """Run the use case in a transaction that takes no revision."""
 
         def work(tx: Tx) -> Answer:

@@ -14,6 +14,7 @@ from stagewire.service import (
     metrics,
     models,
     namespaces,
+    rollbacks,
     stages,
     transitions,
     versions,
@@ -68,7 +69,7 @@ class Registry:
     TransitionStage = write(transitions.transition)
     BatchTransitionStages = write(transitions.batch)
     RemoveFromStage = write(transitions.remove)
-    RollbackStage = write(transitions.rollback)
+    RollbackStage = write(rollbacks.rollback)
     GetStageHistory = read(transitions.list_history)
 
     LogMetrics = note(metrics.log)

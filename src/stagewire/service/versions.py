@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import sqlalchemy as sa
 
 from stagewire import errors, names, pb
-from stagewire.service import history, limits, messages, metrics, states, transitions
+from stagewire.service import history, limits, messages, metrics, moves, states
 from stagewire.service.messages import Satellites
 from stagewire.store import filters, lookup, pages, schema
 
@@ -354,7 +354,7 @@ def delete(tx: Tx, request: pb.DeleteModelVersionRequest) -> pb.DeleteModelVersi
         update_time=tx.time,
     )
     end_aliases(tx, owner.id, state.aliases)
-    transitions.end(tx, owner, row.number, found)
+    moves.end(tx, owner, row.number, found)
     return pb.DeleteModelVersionResponse(version=states.reload(tx, owner, row.number))
 
 
