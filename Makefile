@@ -68,6 +68,10 @@ demo: setup ## Train, register, promote, deploy and roll back, in one go
 test: setup ## Run every test, on SQLite and on a PostgreSQL of its own; ARGS goes to pytest
 	.venv/bin/pytest $(ARGS)
 
+.PHONY: faults-fast
+faults-fast: setup ## Run the fault tests with 50 kills of the server on each database
+	STAGEWIRE_KILLS=50 .venv/bin/pytest tests/faults/test_kill.py
+
 .PHONY: lint
 lint: lint-python lint-protos lint-generated lint-docs ## Run every check that is not a test
 

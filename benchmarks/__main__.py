@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 
 import uvloop
@@ -47,7 +48,9 @@ def main() -> None:
         progress.update(task, description="done", completed=suite.turns())
         progress.refresh()
     if given.output == "table":
-        Console().print(report.terminal(suite))
+        # A pipe has no width, and a table cut to 80 columns tells nothing.
+        console = Console() if sys.stdout.isatty() else Console(width=160)
+        console.print(report.terminal(suite))
     else:
         print(report.markdown(suite) if given.output == "markdown" else report.as_json(suite))
     if given.write:

@@ -24,7 +24,7 @@ from stagewire import pb
 from stagewire.service.callers import ANONYMOUS
 from stagewire.service.registry import Registry
 from stagewire.store import schema
-from stagewire.store.database import open_database
+from stagewire.store.opening import open_database
 from stagewire.store.sqlite import MAX_GROUP
 
 if TYPE_CHECKING:

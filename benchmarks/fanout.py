@@ -22,15 +22,18 @@ STREAMS_A_WIRE = 100
 #: Between events, so that one is over before the next begins.
 PAUSE_SECONDS = 0.01
 _PREFIX = 5
+#: The first byte of a WatchResponse that holds a transaction.
+_TRANSACTION = pb.WatchResponse.TRANSACTION_FIELD_NUMBER << 3 | 2
 
 
 class _Stream:
     """One stream: counts whole messages and says when each came."""
 
-    __slots__ = ("_audience", "_rest")
+    __slots__ = ("_audience", "_greeted", "_rest")
 
     def __init__(self, audience: Audience) -> None:
         self._audience = audience
+        self._greeted = False
         self._rest = b""
 
     def data(self, payload: bytes) -> None:
@@ -40,7 +43,10 @@ class _Stream:
             end = _PREFIX + int.from_bytes(buffer[1:_PREFIX], "big")
             if len(buffer) < end:
                 break
-            self._audience.heard(now, buffer[_PREFIX:end])
+            # A hello, then events; bookmarks may come between.
+            if not self._greeted or buffer[_PREFIX] == _TRANSACTION:
+                self._greeted = True
+                self._audience.heard(now, buffer[_PREFIX:end])
             buffer = buffer[end:]
         self._rest = buffer
 
@@ -117,13 +123,25 @@ class FanOut:
     async def watch(self, events: int) -> Sample:
         """Promote versions of the watched model; from commit to receipt."""
         promote = wire.raw_call(self._channel, requests.TRANSITION)
-        received = []
+        revisions, received = [], []
         for _ in range(events):
             await promote(next(self._promotions))
             received.append(await self.watchers.wait())
+            told = pb.WatchResponse.FromString(self.watchers.message)
+            revisions.append(told.transaction.revision)
             await asyncio.sleep(PAUSE_SECONDS)
-        commits = json.loads(await wire.raw_call(self._channel, server.COMMITS)(b""))
-        return _sample([moment for _, moment in commits[-events:]], received)
+        commits = await self._commits(revisions[-1])
+        return _sample([commits[revision] for revision in revisions], received)
+
+    async def _commits(self, last: int) -> dict[int, int]:
+        """Read when commits returned; the last one may be noted after its event was received."""
+        read = wire.raw_call(self._channel, server.COMMITS)
+        async with asyncio.timeout(10):
+            while True:
+                commits: dict[int, int] = dict(json.loads(await read(b"")))
+                if last in commits:
+                    return commits
+                await asyncio.sleep(PAUSE_SECONDS)
 
     async def publish(self, events: int) -> Sample:
         """Publish the same bytes by the bare fan-out."""

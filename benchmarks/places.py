@@ -20,7 +20,7 @@ from benchmarks.load import Generator
 from stagewire import pb
 from stagewire.service.registry import Registry
 from stagewire.store import upgrades
-from stagewire.store.database import open_database
+from stagewire.store.opening import open_database
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence

@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import sqlite3
+import statistics
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,9 +32,9 @@ _PACKAGES = ("grpcio", "protobuf", "sqlalchemy", "psycopg", "uvloop", "structlog
 
 def terminal(suite: Suite) -> Table:
     """Make the table that people look at."""
-    table = Table(*HEADS, *RATIO_HEADS, title="medians (least to most)")
+    table = Table(*HEADS, *RATIO_HEADS, title="medians of the rounds")
     for row in suite.rows:
-        table.add_row(*cells(row))
+        table.add_row(*cells(row, spread=False))
     return table
 
 
@@ -79,17 +80,18 @@ def write(suite: Suite) -> None:
     PAGE.write_text(f"{before}{BEGIN}\n\n{markdown(suite)}\n\n{END}{after}")
 
 
-def cells(row: Row) -> tuple[str, ...]:
-    """Write a row's cells."""
+def cells(row: Row, *, spread: bool = True) -> tuple[str, ...]:
+    """Write a row's cells: medians, and with `spread` the least and the most beside them."""
+    told = _spread if spread else _median
     return (
         row.name,
         row.database,
         f"{row.at_once:,}",
-        _spread([s.rate for s in row.samples], ",.0f"),
-        _spread([s.p50_ms for s in row.samples], ".2f"),
-        _spread([s.p99_ms for s in row.samples], ".1f"),
-        _spread(row.to_echo, ".2f"),
-        _spread(row.to_bare, ".2f"),
+        told([s.rate for s in row.samples], ",.0f"),
+        told([s.p50_ms for s in row.samples], ".2f"),
+        told([s.p99_ms for s in row.samples], ".1f"),
+        told(row.to_echo, ".2f"),
+        told(row.to_bare, ".2f"),
         row.target.text if row.target else "",
         ("yes" if row.target.met(row) else "no") if row.target else "",
     )
@@ -102,12 +104,14 @@ def _shares(row: Row) -> tuple[str, str]:
     )
 
 
+def _median(values: Sequence[float], form: str) -> str:
+    return f"{statistics.median(values):{form}}" if values else ""
+
+
 def _spread(values: Sequence[float], form: str) -> str:
     if not values:
         return ""
-    ordered = sorted(values)
-    middle = ordered[len(ordered) // 2]
-    return f"{middle:{form}} ({ordered[0]:{form}} to {ordered[-1]:{form}})"
+    return f"{_median(values, form)} ({min(values):{form}} to {max(values):{form}})"
 
 
 def _lines(heads: Sequence[str], rows: Any) -> list[str]:

@@ -85,9 +85,9 @@ class Hub:
 
     async def publish(self, request: bytes, _context: Any) -> bytes:
         """Wake every stream of the topic; answers when that began."""
-        topic, self_message = request[:TOPIC_BYTES], request[TOPIC_BYTES:]
+        topic, message = request[:TOPIC_BYTES], request[TOPIC_BYTES:]
         now = time.monotonic_ns()
-        self._message[topic] = self_message
+        self._message[topic] = message
         for woken in self._streams[topic]:
             woken.set()
         return now.to_bytes(8, "big")

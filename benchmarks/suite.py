@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 POOL = "echo on the pool"
 LOOP = "echo on the loop"
 GRPC = "bare grpc.aio echo"
-NAMES = ("GetModelVersion", "ResolveModelVersion", "CreateModelVersion", "TransitionStage", "Watch")
+READS = ("GetModelVersion", "ResolveModelVersion")
+WRITES = ("CreateModelVersion", "TransitionStage")
+NAMES = (*READS, *WRITES, "Watch")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +82,10 @@ class Row:
 
 
 def _target(name: str, place: str, at_once: int) -> Target | None:
-    if name in requests_read and at_once == requests.CALLERS:
+    if name in READS and at_once == requests.CALLERS:
         least = 0.6 if place == Sqlite.name else 0.5
         return Target(f"{least} x echo", lambda row: row.echo >= least)
-    if name in requests_written and at_once == requests.WRITERS:
+    if name in WRITES and at_once == requests.WRITERS:
         if place == Sqlite.name:
             return Target(
                 "1,500/s or 0.4 x bare; p99 < 40 ms",
@@ -98,10 +100,6 @@ def _target(name: str, place: str, at_once: int) -> Target | None:
             lambda row: row.bare >= 0.8 and row.median("p99_ms") < 60,
         )
     return None
-
-
-requests_read = ("GetModelVersion", "ResolveModelVersion")
-requests_written = ("CreateModelVersion", "TransitionStage")
 
 
 @dataclass(slots=True)
@@ -128,8 +126,8 @@ class Suite:
 
     def turns(self) -> int:
         """Say how many turns there will be."""
-        reads = sum(n in self.only for n in requests_read)
-        writes = sum(n in self.only for n in requests_written)
+        reads = sum(n in self.only for n in READS)
+        writes = sum(n in self.only for n in WRITES)
         few = 2 * (1 + reads + 2 * writes) if reads + writes else 0
         many = reads + 3 if reads else 0
         watch = 2 * len(requests.FAN_OUTS) if "Watch" in self.only else 0
@@ -144,9 +142,7 @@ class Suite:
                 await self._on(place)
 
     async def _on(self, place: Place) -> None:
-        recordings = {
-            name: self._record(place, name) for name in requests_written if name in self.only
-        }
+        recordings = {name: self._record(place, name) for name in WRITES if name in self.only}
         async with serving(place) as stand:
             asked = {
                 "GetModelVersion": (requests.GET, requests.gets()),
@@ -177,7 +173,7 @@ class Suite:
     ) -> list[Subject]:
         names = [n for n in asked if n in self.only]
         if at_once == requests.CALLERS:
-            names = [n for n in names if n in requests_read]
+            names = [n for n in names if n in READS]
         if not names:
             return []
         path, bodies = asked["GetModelVersion"]

@@ -19,7 +19,7 @@ import structlog
 from stagewire.client import Client
 from stagewire.service.registry import Registry
 from stagewire.store import upgrades
-from stagewire.store.database import open_database
+from stagewire.store.opening import open_database
 from tests.servers import RunningServer
 
 if TYPE_CHECKING:

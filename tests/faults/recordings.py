@@ -83,7 +83,7 @@ class History:
     namespaces: list[pb.Namespace] = field(default_factory=list)
     bookmark_seconds: float = 15.0
     #: How much later than promised something may be on a busy machine.
-    slack_seconds: float = 2.0
+    slack_seconds: float = 5.0
 
 
 class _Tapped:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from stagewire import errors, pb
 from stagewire.service import models
 from stagewire.store import events
-from stagewire.store.database import open_database
+from stagewire.store.opening import open_database
 
 if TYPE_CHECKING:
     from stagewire.store.transactions import Tx

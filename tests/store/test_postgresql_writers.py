@@ -20,7 +20,8 @@ from stagewire.service import models
 from stagewire.service.callers import ANONYMOUS
 from stagewire.service.registry import Registry
 from stagewire.store import events, schema, upgrades
-from stagewire.store.database import StartRefusal, open_database
+from stagewire.store.database import StartRefusal
+from stagewire.store.opening import open_database
 from stagewire.store.postgresql import PostgresDatabase
 from tests.store import stopping
 

@@ -20,7 +20,8 @@ from stagewire.service import models
 from stagewire.service.callers import ANONYMOUS
 from stagewire.service.registry import Registry
 from stagewire.store import events, sqlite, upgrades
-from stagewire.store.database import StartRefusal, open_database
+from stagewire.store.database import StartRefusal
+from stagewire.store.opening import open_database
 from stagewire.store.sqlite import SqliteDatabase
 from stagewire.store.transactions import Again
 
@@ -370,7 +371,7 @@ def test_a_second_server_on_one_file_refuses_and_says_why(
 
 def test_a_killed_servers_lock_does_not_block(sqlite_url: str) -> None:
     program = (
-        "import sys; from stagewire.store.database import open_database; "
+        "import sys; from stagewire.store.opening import open_database; "
         f"open_database({sqlite_url!r}); print('open', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(

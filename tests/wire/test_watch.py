@@ -43,8 +43,10 @@ def identities(transaction: pb.Transaction) -> list[tuple[str, str, str, int]]:
 def test_hello_comes_first_and_says_where_the_log_stands(client: Client) -> None:
     head = client.watches.GetHead(pb.GetHeadRequest())
 
-    with Stream(client) as first, Stream(client) as second:
-        hello, later = first.hello(), second.hello()
+    with Stream(client) as first:
+        hello = first.hello()
+        with Stream(client) as second:
+            later = second.hello()
 
     assert (hello.log_id, hello.head_revision) == (head.log_id, head.revision)
     assert hello.bookmark_interval.seconds == 15

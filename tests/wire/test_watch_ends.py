@@ -194,6 +194,28 @@ def test_a_server_that_stops_says_goodbye_to_every_stream(database_url: str) -> 
     assert reasons == {pb.GOODBYE_REASON_SHUTTING_DOWN}
 
 
+def test_a_server_that_stops_does_not_wait_for_a_client_that_takes_nothing(
+    sqlite_url: str,
+) -> None:
+    with (
+        RunningServer(sqlite_url) as server,
+        Client(server.address) as client,
+        grpc.insecure_channel(server.address, options=[("grpc.http2.bdp_probe", 0)]) as channel,
+    ):
+        streams.model(client)
+        big = pb.ModelVersion(params={f"p{i}": "x" * 1000 for i in range(200)})
+        for _ in range(20):
+            streams.version(client, version=big)
+        stalled: Any = WatchServiceStub(channel).Watch(watch(BEGINNING), timeout=60)
+        next(stalled)
+        began = time.monotonic()
+        server.call(server.server.watches.end(0.1))
+        waited = time.monotonic() - began
+
+    # The product's 30 s for slow consumers would outlast every supervisor's patience.
+    assert waited < 10
+
+
 def test_a_damaged_cursor_is_refused_even_with_snapshot_on_reset(client: Client) -> None:
     cursor = last_cursor(client)
     damaged = cursor[:-1] + bytes([cursor[-1] ^ 1])

@@ -38,6 +38,7 @@ class _Remarks(logging.Handler):
         """Write one record."""
         remark(record.getMessage())
 
+
 SERVING = """\
 Stagewire serves gRPC on {address}, from {database}
 

@@ -21,7 +21,8 @@ from stagewire.service.registry import Registry
 from stagewire.service.snapshots import Snapshots
 from stagewire.service.tail import Tail
 from stagewire.store import upgrades
-from stagewire.store.database import Database, StartRefusal, open_database, parse_url
+from stagewire.store.database import Database, StartRefusal, parse_url
+from stagewire.store.opening import open_database
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -96,7 +96,10 @@ class Watches:
             stream.end_after(random.uniform(0, spread_seconds))
         if self._streams:
             self._empty.clear()
-            await self._empty.wait()
+            # Whoever takes nothing is not waited for: the server's own stop ends that stream.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(spread_seconds + LONGEST_GOODBYE_SECONDS):
+                    await self._empty.wait()
 
 
 class _SlowConsumer(Exception):

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from stagewire import errors, pb
 from stagewire.service import history, messages
 from stagewire.store import lookup, pages, schema
+from stagewire.store.transactions import Again
 
 if TYPE_CHECKING:
     from stagewire.store.transactions import Tx
@@ -68,7 +69,11 @@ def ensure_default(tx: Tx) -> bool:
     """Create `default` as the log's first event, unless it is there."""
     if tx.row(sa.select(schema.Namespace).where(schema.Namespace.name == DEFAULT)):
         return False
-    create(tx, pb.CreateNamespaceRequest(namespace=pb.Namespace(name=DEFAULT)))
+    try:
+        create(tx, pb.CreateNamespaceRequest(namespace=pb.Namespace(name=DEFAULT)))
+    except errors.RegistryError as error:
+        # Another server, starting at the same moment, committed it between two reads.
+        raise Again from error
     return True
 
 

@@ -144,21 +144,6 @@ def deadline_passed() -> errors.RegistryError:
     )
 
 
-def open_database(url: str, *, readers: int = 64) -> Database:
-    """Open the database at `url`: `sqlite:///FILE` or `postgresql+psycopg://…`.
-
-    Raises `StartRefusal` (a ValueError) with the remedy when it must not be served from.
-    """
-    parsed = parse_url(url)
-    if parsed.get_backend_name() == "sqlite":
-        from stagewire.store.sqlite import SqliteDatabase
-
-        return SqliteDatabase(parsed, readers=readers)
-    from stagewire.store.postgresql import PostgresDatabase
-
-    return PostgresDatabase(parsed, readers=readers)
-
-
 class StartRefusal(ValueError):
     """The database must not be served from as it is; the text says the remedy."""
 

@@ -178,7 +178,7 @@ def _engine(url: sa.URL, options: str, size: int, **settings: Any) -> sa.Engine:
         pool_size=size,
         max_overflow=0,
         pool_timeout=5,
-        pool_pre_ping=False,
+        hide_parameters=True,
         connect_args={**_NETWORK, "options": options, "application_name": "stagewire"},
         **settings,
     )

@@ -86,7 +86,7 @@ class SqliteDatabase(Database):
         self.path = Path(url.database or "")
         self._lock = lock(self.path)
         self._reads = read_engine(url, pool_size=readers)
-        self._writes = sa.create_engine(url, poolclass=sa.pool.StaticPool)
+        self._writes = sa.create_engine(url, poolclass=sa.pool.StaticPool, hide_parameters=True)
         event.listen(self._writes, "connect", _write_pragmas(synchronous))
         event.listen(self._writes, "begin", lambda c: c.exec_driver_sql("BEGIN IMMEDIATE"))
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
@@ -274,6 +274,7 @@ def read_engine(url: sa.URL, *, pool_size: int) -> sa.Engine:
         poolclass=sa.pool.QueuePool,
         pool_size=pool_size,
         max_overflow=8,
+        hide_parameters=True,
         connect_args={"check_same_thread": False},
     )
     event.listen(engine, "connect", _read_pragmas)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from stagewire.store import prepared, schema
+from stagewire.store import schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -72,28 +72,20 @@ class Tx:
 
     def rows(self, statement: sa.Executable, **values: Any) -> Sequence[sa.Row[Any]]:
         """Read every row."""
-        known = prepared.find(statement, self.connection)
-        if known is not None:
-            return known.rows(self.connection, values)
         return self.connection.execute(statement, values).all()
 
     def row(self, statement: sa.Executable, **values: Any) -> sa.Row[Any] | None:
         """Read the first row, or None."""
-        return next(iter(self.rows(statement, **values)), None)
+        return self.connection.execute(statement, values).first()
 
     def scalar(self, statement: sa.Executable, **values: Any) -> Any:
         """Read the first column of the first row, or None."""
-        row = self.row(statement, **values)
-        return None if row is None else row[0]
+        return self.connection.execute(statement, values).scalar()
 
     def run(
         self, statement: sa.Executable, values: Sequence[dict[str, Any]] | dict[str, Any]
     ) -> int:
         """Execute a writing statement once, or once for each set of values."""
-        names = tuple(values if isinstance(values, dict) else values[0])
-        known = prepared.find(statement, self.connection, names)
-        if known is not None:
-            return known.run(self.connection, values)
         return self.connection.execute(statement, values).rowcount
 
     def insert(self, table: type[schema.Table], **values: Any) -> None:

@@ -1,0 +1,23 @@
+"""From a URL to the database it names: the one place that knows both."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from stagewire.store.database import parse_url
+from stagewire.store.postgresql import PostgresDatabase
+from stagewire.store.sqlite import SqliteDatabase
+
+if TYPE_CHECKING:
+    from stagewire.store.database import Database
+
+
+def open_database(url: str, *, readers: int = 64) -> Database:
+    """Open the database at `url`: `sqlite:///FILE` or `postgresql+psycopg://…`.
+
+    Raises `StartRefusal` (a ValueError) with the remedy when it must not be served from.
+    """
+    parsed = parse_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        return SqliteDatabase(parsed, readers=readers)
+    return PostgresDatabase(parsed, readers=readers)
