@@ -101,12 +101,20 @@ def test_a_watch_whose_reader_leaves_ends_quietly(registry: Run, address: str) -
         assert code == 1
 
 
+# Whatever runs the tests may ignore interrupts, as a shell's background jobs do, and its children
+# with it; a terminal does not.
+AS_FROM_A_TERMINAL = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from stagewire.cli.main import run; run()"
+)
+
+
 def test_an_interrupted_watch_ends_quietly_with_130(registry: Run) -> None:
     import signal
 
     registry("model create churn")
     with subprocess.Popen(
-        [sys.executable, "-m", "stagewire.cli.main", "watch", "--from", "beginning"],
+        [sys.executable, "-c", AS_FROM_A_TERMINAL, "watch", "--from", "beginning"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,12 +21,14 @@ def engine(
         path = shutil.copy(template, tmp_path_factory.mktemp("rules"))
         engine = sa.create_engine(f"sqlite:///{path}")
     else:
+        # A worker may set this up twice: tests of one parameter come to it in several batches.
+        name = f"rules_{uuid.uuid4().hex}"
         server = sa.make_url(request.getfixturevalue("postgres"))
         administration = sa.create_engine(server, isolation_level="AUTOCOMMIT")
         with administration.connect() as connection:
-            connection.exec_driver_sql("CREATE DATABASE rules TEMPLATE stagewire_template")
+            connection.exec_driver_sql(f"CREATE DATABASE {name} TEMPLATE stagewire_template")
         administration.dispose()
-        engine = sa.create_engine(server.set(database="rules"))
+        engine = sa.create_engine(server.set(database=name))
     yield engine
     engine.dispose()
 

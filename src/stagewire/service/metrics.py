@@ -21,16 +21,6 @@ if TYPE_CHECKING:
 
     from stagewire.store.transactions import Tx
 
-_LATEST = (
-    sa.select(schema.LatestMetric)
-    .where(
-        sa.tuple_(schema.LatestMetric.model_id, schema.LatestMetric.number).in_(
-            sa.bindparam("keys", expanding=True)
-        )
-    )
-    .order_by(schema.LatestMetric.key, schema.LatestMetric.dataset)
-)
-
 
 def log(tx: Tx, request: pb.LogMetricsRequest) -> pb.LogMetricsResponse:
     """Add points to a version's metrics, each once."""
@@ -111,9 +101,17 @@ def latest(
 ) -> defaultdict[tuple[str, int], list[pb.Metric]]:
     """Read the latest point of each key and dataset of versions."""
     found: defaultdict[tuple[str, int], list[pb.Metric]] = defaultdict(list)
-    for row in tx.rows(_LATEST, keys=keys):
+    form, wanted = lookup.keys(tx, keys)
+    for row in tx.rows(_latest_of(form), **wanted):
         found[row.model_id, row.number].append(messages.metric(row))
     return found
+
+
+@cache
+def _latest_of(form: str) -> sa.Select[Any]:
+    latest = schema.LatestMetric
+    asked = lookup.asked_for(form, latest).add_columns(latest)
+    return asked.order_by(latest.key, latest.dataset)
 
 
 def list_(tx: Tx, request: pb.ListMetricsRequest) -> pb.ListMetricsResponse:

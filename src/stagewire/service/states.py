@@ -18,25 +18,6 @@ if TYPE_CHECKING:
 
     from stagewire.store.transactions import Tx
 
-_DATASETS = (
-    sa.select(schema.VersionDataset)
-    .where(
-        sa.tuple_(schema.VersionDataset.model_id, schema.VersionDataset.number).in_(
-            sa.bindparam("keys", expanding=True)
-        )
-    )
-    .order_by(schema.VersionDataset.position)
-)
-_PARENTS = (
-    sa.select(schema.VersionParent)
-    .where(
-        sa.tuple_(schema.VersionParent.model_id, schema.VersionParent.number).in_(
-            sa.bindparam("keys", expanding=True)
-        )
-    )
-    .order_by(schema.VersionParent.position)
-)
-
 
 def of(
     tx: Tx, owners: Mapping[str, Any], rows: Sequence[Any], *, with_metrics: bool = False
@@ -57,7 +38,8 @@ def satellites(tx: Tx, keys: Sequence[tuple[str, int]]) -> defaultdict[tuple[str
     """Read what versions have in rows of their own."""
     found: defaultdict[tuple[str, int], Satellites] = defaultdict(Satellites)
     lineage: set[str] = set()
-    for row in tx.rows(_satellites_statement(), keys=keys):
+    form, wanted = lookup.keys(tx, keys)
+    for row in tx.rows(_satellites_statement(form), **wanted):
         satellite = found[row.model_id, row.number]
         if row.kind == "tag":
             satellite.tags[row.key] = row.value
@@ -70,12 +52,12 @@ def satellites(tx: Tx, keys: Sequence[tuple[str, int]]) -> defaultdict[tuple[str
         else:
             lineage.add(row.kind)
     if "dataset" in lineage:
-        for row in tx.rows(_DATASETS, keys=keys):
+        for row in tx.rows(_whole(form, schema.VersionDataset), **wanted):
             found[row.model_id, row.number].datasets.append(
                 pb.Dataset(name=row.name, digest=row.digest, use=row.use, source=row.source)
             )
     if "parent" in lineage:
-        for row in tx.rows(_PARENTS, keys=keys):
+        for row in tx.rows(_whole(form, schema.VersionParent), **wanted):
             found[row.model_id, row.number].parents.append(
                 pb.ParentVersion(
                     model=row.parent_model,
@@ -88,20 +70,24 @@ def satellites(tx: Tx, keys: Sequence[tuple[str, int]]) -> defaultdict[tuple[str
 
 
 @cache
-def _satellites_statement() -> sa.CompoundSelect[Any]:
+def _whole(form: str, table: Any) -> sa.Select[Any]:
+    return lookup.asked_for(form, table).add_columns(table).order_by(table.position)
+
+
+@cache
+def _satellites_statement(form: str) -> sa.CompoundSelect[Any]:
     """One statement for tags, params, stages and aliases, and for whether there is lineage."""
-    wanted: sa.BindParameter[Any] = sa.bindparam("keys", expanding=True)
     empty = sa.literal("", schema.TEXT)
 
     def part(kind: str, table: Any, key: Any, value: Any, position: Any = None) -> sa.Select[Any]:
-        return sa.select(
+        return lookup.asked_for(form, table).add_columns(
             sa.literal(kind, schema.TEXT).label("kind"),
             table.model_id.label("model_id"),
             table.number.label("number"),
             key.label("key"),
             value.label("value"),
             (sa.literal(0) if position is None else position).label("position"),
-        ).where(sa.tuple_(table.model_id, table.number).in_(wanted))
+        )
 
     tag, param = schema.VersionTag, schema.VersionParam
     holder, alias, stage = schema.StageHolder, schema.AliasHolder, schema.Stage

@@ -70,7 +70,7 @@ class Database(abc.ABC):
             head = connection.execute(_HEAD).one()
             if min_revision > head.revision:
                 raise revision_ahead(min_revision, head.log_id, head.revision)
-            return work(
+            result = work(
                 Tx(
                     connection,
                     head=head.revision,
@@ -79,6 +79,10 @@ class Database(abc.ABC):
                     commit_time=head.commit_time,
                 )
             )
+            # Not left to the pool's rollback: psycopg forgets its prepared statements at a
+            # ROLLBACK, and PostgreSQL would plan every read anew, at twice the price.
+            connection.commit()
+            return result
 
     @abc.abstractmethod
     def write(self, work: Callable[[Tx], T], *, deadline: float | None = None) -> T:

@@ -7,6 +7,8 @@ models, and look for a stored answer again once the lock is held.
 from __future__ import annotations
 
 import difflib
+import json
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -16,7 +18,7 @@ from stagewire.store import schema
 from stagewire.store.transactions import Again, dialect_insert
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from stagewire.store.transactions import Tx
 
@@ -247,6 +249,46 @@ def stage_in(defined: dict[str, Row], name: str) -> Row:
             "STAGE_NOT_FOUND", "stage", name, f"there is no stage {name!r}; {hint}"
         )
     return row
+
+
+@cache
+def asked_for(form: str, table: type[schema.Table]) -> sa.Select[Any]:
+    """Select from `table` what belongs to the versions that `keys` gives in this form.
+
+    Several come in as rows to join: for `IN` with a list of pairs SQLite reads the whole table.
+    """
+    columns = schema.Table.metadata.tables[table.__tablename__].c
+    model_id: Any = sa.bindparam("model_id", type_=schema.TEXT)
+    number: Any = sa.bindparam("number", type_=sa.BigInteger())
+    if form == "one":
+        found = sa.and_(columns.model_id == model_id, columns.number == number)
+        return sa.select().select_from(table).where(found)
+    if form == "arrays":
+        # Their length is seen by PostgreSQL's planner; of JSON it expects a hundred rows.
+        models = sa.bindparam("models", type_=sa.ARRAY(schema.TEXT))
+        numbers = sa.bindparam("numbers", type_=sa.ARRAY(sa.BigInteger()))
+        pair = (sa.column("m", schema.TEXT), sa.column("n", sa.BigInteger()))
+        rows = sa.func.unnest(models, numbers).table_valued(*pair, name="asked").render_derived()
+        model_id, number = rows.c.m, rows.c.n
+    else:
+        pairs = sa.bindparam("pairs", type_=sa.Text())
+        rows = sa.func.json_each(pairs).table_valued("value", name="asked")
+        model_id, number = (sa.func.json_extract(rows.c.value, path) for path in ("$[0]", "$[1]"))
+    found = sa.and_(columns.model_id == model_id, columns.number == number)
+    return sa.select().select_from(rows).join(table, found)
+
+
+def keys(tx: Tx, versions: Iterable[tuple[str, int]]) -> tuple[str, dict[str, Any]]:
+    """Give a form for `asked_for`, and the values its statements take.
+
+    Versions are named by their model's id and their number.
+    """
+    pairs = list(dict.fromkeys(versions))
+    if len(pairs) == 1:
+        return "one", {"model_id": pairs[0][0], "number": pairs[0][1]}
+    if tx.postgresql:
+        return "arrays", {"models": [m for m, _ in pairs], "numbers": [n for _, n in pairs]}
+    return "json", {"pairs": json.dumps(pairs)}
 
 
 def expect(expected: int, found: int, what: str) -> None:

@@ -320,8 +320,8 @@ class StageHolder(Table):
         sa.Index(
             "ix_stage_holders_present",
             "model_id",
-            "stage_key",
             "number",
+            "stage_key",
             unique=True,
             sqlite_where=sa.text("left_revision IS NULL"),
             postgresql_where=sa.text("left_revision IS NULL"),

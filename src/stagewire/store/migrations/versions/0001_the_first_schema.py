@@ -332,7 +332,7 @@ def upgrade() -> None:
     op.create_index(
         "ix_stage_holders_present",
         "stage_holders",
-        ["model_id", "stage_key", "number"],
+        ["model_id", "number", "stage_key"],
         unique=True,
         sqlite_where=sa.text("left_revision IS NULL"),
         postgresql_where=sa.text("left_revision IS NULL"),
