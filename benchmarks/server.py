@@ -20,7 +20,7 @@ import uvloop
 
 from stagewire import pb
 from stagewire.server import interceptors, logging, servicers
-from stagewire.server.serve import Server
+from stagewire.server.serve import Server, share_interpreter
 from stagewire.service import limits
 from stagewire.settings import Settings
 
@@ -193,6 +193,7 @@ def main() -> None:
         stop_seconds=1,
     )
     logging.configure(settings.log_level)
+    share_interpreter()
     uvloop.run(_serve(settings, given.answer.read_bytes()))
 
 
