@@ -110,3 +110,24 @@ def test_where_only_the_sdk_is_installed_every_other_command_works() -> None:
     )
 
     assert (ran.returncode, ran.stderr) == (0, "")
+
+
+def test_a_server_says_where_it_listens_and_what_to_try(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'registry.db'}"
+    with subprocess.Popen(
+        [
+            *(sys.executable, "-m", "stagewire.cli.main", "serve", "--database-url", url),
+            *("--grpc-address", "127.0.0.1:0", "--drain-seconds", "0", "--goodbye-seconds", "0"),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as serving:
+        assert serving.stdout is not None
+        first = serving.stdout.readline()
+        serving.terminate()
+        rest = serving.stdout.read()
+
+    assert first.startswith("Stagewire serves gRPC on 127.0.0.1:")
+    assert str(tmp_path) in first
+    assert "stagewire model create" in rest

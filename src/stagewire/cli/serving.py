@@ -83,9 +83,14 @@ def serve(_session: Session, **given: Any) -> None:
     STAGEWIRE_GRPC_ADDRESS. Options win.
     """
     settings = _settings(**given)
-    from stagewire.server.serve import run
+    from stagewire.server.serve import Server, run
+    from stagewire.store.database import parse_url
 
-    run(settings)
+    def announce(server: Server) -> None:
+        shown = parse_url(settings.database_url).render_as_string(hide_password=True)
+        typer.echo(texts.SERVING.format(address=server.address, database=shown))
+
+    run(settings, announce=announce)
 
 
 database = typer.Typer()
