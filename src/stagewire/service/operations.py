@@ -7,6 +7,7 @@ database asks for it, stores the answer, appends the event and lets `Database` c
 
 from __future__ import annotations
 
+import abc
 import hashlib
 import time
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
@@ -17,6 +18,7 @@ from google.protobuf.message import Message
 from stagewire import errors, pb
 from stagewire.service import limits, messages
 from stagewire.store import events, schema
+from stagewire.store.database import deadline_passed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,7 +54,7 @@ class _Answered(Exception):
         self.answer = answer
 
 
-class Operation(Generic[Request, Answer]):
+class Operation(abc.ABC, Generic[Request, Answer]):
     """One RPC of the table of contents: call it with a request and a caller."""
 
     def __init__(self, work: Callable[[Tx, Request], Answer]) -> None:
@@ -75,16 +77,14 @@ class Operation(Generic[Request, Answer]):
         def call(request: Request, caller: Caller) -> Answer:
             limits.check(request)
             if caller.deadline is not None and time.monotonic() > caller.deadline:
-                raise errors.RegistryError(
-                    "DEADLINE_PASSED", "the deadline had passed before work began; nothing was done"
-                )
+                raise deadline_passed()
             return self.run(registry, request, caller)
 
         return call
 
+    @abc.abstractmethod
     def run(self, registry: Served, request: Request, caller: Caller) -> Answer:
         """Do it."""
-        raise NotImplementedError
 
 
 class Read(Operation[Request, Answer]):
