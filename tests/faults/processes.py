@@ -67,12 +67,13 @@ class ServerProcess:
         assert self._process is not None
         return self._process
 
-    def start(self) -> None:
-        """Start it and wait until it answers."""
+    def start(self, *, failpoints: str = "") -> None:
+        """Start it, with these failpoints for this life, and wait until it answers."""
         command = [sys.executable, "-m", "stagewire.cli.main", "serve"]
         command += ["--database-url", self.database_url, "--grpc-address", self.address]
+        environment = {**self._environment, "STAGEWIRE_FAILPOINTS": failpoints}
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, env=self._environment)
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
         self.lives += 1
         self.wait_until_serving()
 

@@ -19,7 +19,7 @@ import structlog
 from google.protobuf import message_factory
 from google.protobuf.message import DecodeError
 
-from stagewire import errors
+from stagewire import errors, failpoints
 from stagewire.server import servicers, statuses
 from stagewire.service.callers import Caller
 
@@ -125,6 +125,7 @@ def _on_pool(
     admission: Admission,
 ) -> Callable[[Any, Any], Awaitable[Any]]:
     async def work(request: Any, _context: Any) -> Any:
+        failpoints.hit("handler")
         admission.enter()
         loop = asyncio.get_running_loop()
         context = contextvars.copy_context()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
 import sqlalchemy as sa
 from google.protobuf.message import Message
 
-from stagewire import errors, pb
+from stagewire import errors, failpoints, pb
 from stagewire.service import limits, messages
 from stagewire.store import events, schema
 from stagewire.store.database import deadline_passed
@@ -142,6 +142,7 @@ class Write(Operation[Request, Answer]):
             answer, revision, commit_time = registry.database.write(work, deadline=caller.deadline)
         except _Answered as early:
             return early.answer  # type: ignore[return-value]  # made by this operation
+        failpoints.hit("wake.sent")
         _complete(answer, revision, commit_time)
         return answer
 
@@ -165,8 +166,10 @@ class Write(Operation[Request, Answer]):
                 time=tx.time if tx.records else time.time_ns() // 1000,
             )
         if tx.records:
+            failpoints.hit("work.done")
             revision = events.append(tx, request_id=request_id, method=self.name)
             commit_time = tx.commit_time
+            failpoints.hit("head.taken")
         return answer, revision, commit_time
 
     def _replayed(self, request: Request, row: sa.Row[Any]) -> Message:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 import structlog
 
-from stagewire import errors, names, pb
+from stagewire import errors, failpoints, names, pb
 from stagewire.store import events, schema
 
 if TYPE_CHECKING:
@@ -228,7 +228,8 @@ class Tail:
         await self._take_position()
 
         def committed(_revision: int) -> None:
-            loop.call_soon_threadsafe(self._wake.set)
+            if not failpoints.hit("wake"):
+                loop.call_soon_threadsafe(self._wake.set)
 
         self.database.on_commit(committed)
 
@@ -331,6 +332,8 @@ class Tail:
                 return
 
     def _new(self, after: int, chain: bytes) -> tuple[list[Entry], int, bytes]:
+        failpoints.hit("tail.read")
+
         def work(tx: Tx) -> tuple[list[Entry], int, bytes]:
             if tx.log_id != self.log_id or tx.head < after:
                 text = f"log {tx.log_id} ends at {tx.head}, expected {self.log_id} from {after}"

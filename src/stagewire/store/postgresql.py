@@ -14,7 +14,7 @@ import sqlalchemy as sa
 import structlog
 import tenacity
 
-from stagewire import errors
+from stagewire import errors, failpoints
 from stagewire.store.database import (
     WRITE_ATTEMPTS,
     WRITE_SECONDS,
@@ -102,6 +102,7 @@ class PostgresDatabase(Database):
             raise self.refusal(error) from error
         result, revision = answered
         if revision:
+            failpoints.hit("commit.returned")
             self._committed(revision)
         return result
 

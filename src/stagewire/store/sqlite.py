@@ -22,7 +22,7 @@ import sqlalchemy as sa
 import structlog
 from sqlalchemy import event
 
-from stagewire import errors
+from stagewire import errors, failpoints
 from stagewire.store import schema
 from stagewire.store.database import (
     _HEAD,
@@ -188,11 +188,13 @@ class SqliteDatabase(Database):
                     self._commit([job])
                 except Exception as alone:  # noqa: BLE001  # as above
                     job.error = self._translate(alone)
+        self.largest_group = max(self.largest_group, len(members))
+        # Before the answers: whoever has one may count on what this process knows of it.
+        if revision := max((job.revision for job in members if job.error is None), default=0):
+            failpoints.hit("commit.returned")
+            self._committed(revision)
         for job in members:
             job.answer()
-        self.largest_group = max(self.largest_group, len(members))
-        if revision := max((job.revision for job in members if job.error is None), default=0):
-            self._committed(revision)
 
     def _translate(self, error: Exception) -> Exception:
         if isinstance(error, sa.exc.SQLAlchemyError):

@@ -224,6 +224,8 @@ class _GoodbyeReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._
     """The stream has lived its time; this spreads streams over replicas."""
     GOODBYE_REASON_SHUTTING_DOWN: _GoodbyeReason.ValueType  # 2
     """The server is stopping."""
+    GOODBYE_REASON_NOT_FRESH: _GoodbyeReason.ValueType  # 3
+    """The server can't prove any more that it is up to date; another one can."""
 
 class GoodbyeReason(_GoodbyeReason, metaclass=_GoodbyeReasonEnumTypeWrapper):
     """Why the server ends a stream."""
@@ -234,6 +236,8 @@ GOODBYE_REASON_LIFETIME: GoodbyeReason.ValueType  # 1
 """The stream has lived its time; this spreads streams over replicas."""
 GOODBYE_REASON_SHUTTING_DOWN: GoodbyeReason.ValueType  # 2
 """The server is stopping."""
+GOODBYE_REASON_NOT_FRESH: GoodbyeReason.ValueType  # 3
+"""The server can't prove any more that it is up to date; another one can."""
 Global___GoodbyeReason: typing_extensions.TypeAlias = GoodbyeReason
 
 @typing.final
