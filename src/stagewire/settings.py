@@ -24,6 +24,9 @@ class Settings(BaseSettings):
         default=1000, ge=1, description="unary calls admitted before OVERLOADED"
     )
     max_watches: int = Field(default=20_000, ge=0, description="streams before TOO_MANY_WATCHES")
+    max_starting_watches: int = Field(
+        default=5_000, ge=1, description="streams that may be about to begin before the same"
+    )
     bookmark_interval_seconds: float = Field(
         default=15.0, gt=0, description="an idle watch says something this often"
     )
@@ -36,8 +39,25 @@ class Settings(BaseSettings):
     poll_interval_seconds: float = Field(
         default=1.0, gt=0, description="the log is looked at so often whatever else wakes the tail"
     )
+    listen: bool = Field(
+        default=True,
+        description="hear of other servers' commits by PostgreSQL's NOTIFY; a proxy that pools "
+        "transactions keeps them back",
+    )
+    poll_interval_unheard_seconds: float = Field(
+        default=0.2, gt=0, description="the poll where commits of others are not heard of"
+    )
+    freshness_seconds: float = Field(
+        default=5.0,
+        gt=0,
+        description="NOT_SERVING, and the end of every watch, when the log could not be looked "
+        "at for so long",
+    )
     ring_bytes: int = Field(
         default=32 * 1024 * 1024, ge=0, description="recent changes kept in memory for watches"
+    )
+    hot_bytes: int = Field(
+        default=64 * 1024 * 1024, ge=0, description="answers of hot reads kept in memory"
     )
     drain_seconds: float = Field(
         default=5.0, ge=0, description="between NOT_SERVING and the first Goodbye"

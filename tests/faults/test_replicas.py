@@ -48,7 +48,13 @@ def test_two_servers_tell_the_same_history(postgres_url: str) -> None:
 def test_a_cursor_of_one_server_is_resumed_at_another(postgres_url: str) -> None:
     with (
         # This one looks for others' commits so rarely that the test would not see it happen.
-        RunningServer(postgres_url, poll_interval_seconds=600) as stale,
+        RunningServer(
+            postgres_url,
+            listen=False,
+            poll_interval_seconds=600,
+            poll_interval_unheard_seconds=600,
+            freshness_seconds=600,
+        ) as stale,
         RunningServer(postgres_url) as fresh,
         Client(fresh.address) as writer,
         Client(stale.address) as reader,
@@ -70,7 +76,7 @@ def test_a_cursor_of_one_server_is_resumed_at_another(postgres_url: str) -> None
 def test_commits_of_other_servers_come_within_a_poll(postgres_url: str) -> None:
     with (
         RunningServer(postgres_url) as one,
-        RunningServer(postgres_url, poll_interval_seconds=0.2) as other,
+        RunningServer(postgres_url, listen=False) as other,
         Client(one.address) as writer,
         Client(other.address) as reader,
         Stream(reader, watch()) as stream,
@@ -83,6 +89,30 @@ def test_commits_of_other_servers_come_within_a_poll(postgres_url: str) -> None:
 
     assert found.revision == created
     assert waited < 2.0
+
+
+def test_commits_of_other_servers_are_heard_of_without_a_poll(postgres_url: str) -> None:
+    with (
+        RunningServer(postgres_url) as one,
+        # After its first look, which ends its start, this one hears of commits or never knows.
+        RunningServer(
+            postgres_url,
+            poll_interval_seconds=600,
+            poll_interval_unheard_seconds=600,
+            freshness_seconds=600,
+        ) as other,
+        Client(one.address) as writer,
+        Client(other.address) as reader,
+        Stream(reader, watch()) as stream,
+    ):
+        stream.hello()
+        deadline = time.monotonic() + 10
+        while not other.server.tail.database.hears_others:
+            assert time.monotonic() < deadline
+            threading.Event().wait(0.01)
+        for number in range(20):
+            created = streams.model(writer, f"m{number}").revision
+            assert stream.transaction().revision == created
 
 
 @pytest.mark.fault

@@ -22,6 +22,7 @@ from google.protobuf.message import DecodeError
 from stagewire import errors, failpoints
 from stagewire.server import servicers, statuses
 from stagewire.service.callers import Caller
+from stagewire.service.hot import keeps
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from google.protobuf.descriptor import ServiceDescriptor
     from google.protobuf.message import Message
 
+    from stagewire.service.hot import HotReads
     from stagewire.service.registry import Registry
 
 log = structlog.get_logger("stagewire.rpc")
@@ -75,29 +77,47 @@ def shutting_down() -> errors.RegistryError:
 
 
 def handlers(
-    service: ServiceDescriptor, registry: Registry, pool: ThreadPoolExecutor, admission: Admission
+    service: ServiceDescriptor,
+    registry: Registry,
+    pool: ThreadPoolExecutor,
+    admission: Admission,
+    hot: HotReads | None = None,
 ) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
-    """Make the handlers of a service's unary RPCs."""
+    """Make the handlers of a service's unary RPCs; those that may are answered from `hot`."""
     servicer = servicers.servicer(service, registry)
-    return {
-        method.name: grpc.unary_unary_rpc_method_handler(
-            answered(
-                method.full_name,
-                parsed(
-                    message_factory.GetMessageClass(method.input_type),
-                    _on_pool(getattr(servicer, method.name), pool, admission),
-                ),
-            ),
+    found: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+    for method in servicers.unary_methods(service):
+        work = _on_pool(getattr(servicer, method.name), pool, admission)
+        if hot is not None and keeps(registry, method.name):
+            work = _from_memory(method.name, hot, work)
+        request = message_factory.GetMessageClass(method.input_type)
+        found[method.name] = grpc.unary_unary_rpc_method_handler(
+            answered(method.full_name, parsed(request, work)),
             request_deserializer=None,
             response_serializer=_serialize,
         )
-        for method in servicers.unary_methods(service)
-    }
+    return found
 
 
 def _serialize(message: Any) -> bytes:
-    data: bytes = message.SerializeToString()
+    data: bytes = message if isinstance(message, bytes) else message.SerializeToString()
     return data
+
+
+def _from_memory(
+    method: str, hot: HotReads, work: Callable[[Any, Any], Awaitable[Any]]
+) -> Callable[[Any, Any], Awaitable[Any]]:
+    """Answer on the loop what is known; a hop to the pool costs more than such an answer."""
+
+    async def call(request: Any, context: Any) -> Any:
+        known = hot.recall(method, request)
+        if known is not None:
+            return known
+        answer = await work(request, context)
+        hot.keep(method, request, answer)
+        return answer
+
+    return call
 
 
 def parsed(

@@ -18,9 +18,10 @@ from grpc_reflection.v1alpha import reflection
 from stagewire import pb
 from stagewire.server import interceptors, logging, servicers
 from stagewire.server.watches import Pace, Watches
+from stagewire.service.hot import HotReads
 from stagewire.service.registry import Registry
 from stagewire.service.snapshots import Snapshots
-from stagewire.service.tail import Tail
+from stagewire.service.tail import Tail, TailPace
 from stagewire.store import upgrades
 from stagewire.store.database import Database, StartRefusal, parse_url
 from stagewire.store.opening import open_database
@@ -82,9 +83,17 @@ class Server:
         self.tail = Tail(
             self.database,
             self.stream_pool,
-            poll_seconds=settings.poll_interval_seconds,
+            pace=TailPace(
+                poll=settings.poll_interval_seconds,
+                poll_unheard=min(
+                    settings.poll_interval_seconds, settings.poll_interval_unheard_seconds
+                ),
+                freshness=settings.freshness_seconds,
+            ),
             ring_bytes=settings.ring_bytes,
         )
+        self._stack.callback(self.tail.close)
+        self.hot = HotReads(self.tail, most_bytes=settings.hot_bytes)
         await self.tail.start()
         self.watches = Watches(
             self.tail,
@@ -96,6 +105,7 @@ class Server:
                 slow=settings.slow_consumer_seconds,
             ),
             most=settings.max_watches,
+            most_starting=settings.max_starting_watches,
         )
         self.admission = interceptors.Admission(settings.max_pending_calls)
         self.health = health.aio.HealthServicer()
@@ -107,13 +117,16 @@ class Server:
         self.tail.on_health = self._on_tail_health
         self._tasks = [
             asyncio.create_task(self.tail.run()),
+            asyncio.create_task(self.tail.guard()),
             asyncio.create_task(self._tidy()),
         ]
 
     def _add_services(self) -> None:
         names = [reflection.SERVICE_NAME, health.SERVICE_NAME]
         for service in servicers.SERVICES:
-            handlers = interceptors.handlers(service, self.registry, self.pool, self.admission)
+            handlers = interceptors.handlers(
+                service, self.registry, self.pool, self.admission, self.hot
+            )
             if service.full_name == _WATCH_SERVICE:
                 handlers["Watch"] = watch_handler(self.watches)
             generic = grpc.method_handlers_generic_handler(service.full_name, handlers)
@@ -173,7 +186,9 @@ def open_for_serving(settings: Settings) -> Database:
         upgrades.upgrade(settings.database_url)
     else:
         upgrades.require(settings.database_url)
-    return open_database(settings.database_url, readers=settings.pool_threads + 8)
+    return open_database(
+        settings.database_url, readers=settings.pool_threads + 8, listens=settings.listen
+    )
 
 
 def watch_handler(watches: Watches) -> grpc.RpcMethodHandler[Any, Any]:

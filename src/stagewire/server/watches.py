@@ -19,10 +19,11 @@ from google.protobuf.duration_pb2 import Duration
 
 from stagewire import errors, pb
 from stagewire.server.interceptors import shutting_down
-from stagewire.service import limits, watching
+from stagewire.service import limits
 from stagewire.service import tail as tails
 from stagewire.service.cursors import Cursor
 from stagewire.service.tail import Filter, Watcher
+from stagewire.service.watching import Beginnings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -30,9 +31,13 @@ if TYPE_CHECKING:
 
     from stagewire.service.snapshots import Snapshots
     from stagewire.service.tail import Entry, Tail
+    from stagewire.service.watching import Start
 
 # A Goodbye is written at once to a client that reads; at shutdown others are waited for so long.
 LONGEST_GOODBYE_SECONDS = 2.0
+# Streams that can't be told whether they are up to date are ended over this long, not at once.
+NOT_FRESH_SPREAD_SECONDS = 1.0
+_NOT_FRESH = pb.GOODBYE_REASON_NOT_FRESH
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +60,17 @@ class Watches:
         *,
         pace: Pace,
         most: int,
+        most_starting: int,
     ) -> None:
-        """Serve from `tail`, at most `most` streams at once."""
+        """Serve from `tail`, at most `most` streams at once, of which so many may be starting."""
         self.tail = tail
         self.snapshots = snapshots
-        self.executor = executor
+        self.beginnings = Beginnings(tail.database, executor)
         self.pace = pace
         self.most = most
+        self.most_starting = most_starting
         self.open = 0
+        self.starting = 0
         self._ending = asyncio.Event()
         self._empty = asyncio.Event()
         self._streams: dict[_Stream, None] = {}
@@ -70,14 +78,7 @@ class Watches:
     async def watch(self, request: pb.WatchRequest, context: Any) -> None:
         """Serve one stream. Refuses what the contract's Watch refuses."""
         limits.check(request)
-        if self._ending.is_set():
-            raise shutting_down()
-        if self.open >= self.most:
-            raise errors.RegistryError(
-                "TOO_MANY_WATCHES",
-                f"the server serves {self.most} watches already; try again",
-                retry_after_seconds=random.uniform(1, 5),
-            )
+        self._admit()
         stream = _Stream(self, request, context)
         self.open += 1
         self._streams[stream] = None
@@ -88,6 +89,34 @@ class Watches:
             self.open -= 1
             if not self._streams:
                 self._empty.set()
+
+    def _admit(self) -> None:
+        """Let one more in. Refuses SHUTTING_DOWN, TOO_MANY_WATCHES, DATABASE_UNAVAILABLE."""
+        if self._ending.is_set():
+            raise shutting_down()
+        if self.open >= self.most:
+            raise errors.RegistryError(
+                "TOO_MANY_WATCHES",
+                f"the server serves {self.most} watches already; try again",
+                retry_after_seconds=random.uniform(1, 5),
+            )
+        if self.starting >= self.most_starting:
+            # Those before it take a second or two; a refusal costs less than a place in line.
+            raise errors.RegistryError(
+                "TOO_MANY_WATCHES",
+                f"{self.starting} watches are being started already; try again",
+                retry_after_seconds=random.uniform(0.5, 2.5),
+            )
+        if not self.tail.is_fresh:
+            raise tails.not_fresh()
+
+    async def begin(self, request: pb.WatchRequest, filter_: Filter) -> Start:
+        """Judge where a stream begins, together with others that come at the same time."""
+        self.starting += 1
+        try:
+            return await self.beginnings.begin(request, filter_)
+        finally:
+            self.starting -= 1
 
     async def end(self, spread_seconds: float) -> None:
         """Say Goodbye to every stream, spread over a time, and wait until they have ended."""
@@ -119,21 +148,22 @@ class _Stream:
         self.watcher = Watcher(self.filter, 0, b"")
         self.log_id = ""
         self.generation = watches.tail.generation
+        self.lapses = watches.tail.lapses
         self.ends = time.monotonic() + self.pace.lifetime * random.uniform(1, 2)
         self.reason = pb.GOODBYE_REASON_LIFETIME
 
     def end_after(self, seconds: float) -> None:
-        """End in order, so much later."""
+        """End in order, so much later, because the server stops."""
+        self._end(seconds, pb.GOODBYE_REASON_SHUTTING_DOWN)
+
+    def _end(self, seconds: float, reason: pb.GoodbyeReason.ValueType) -> None:
         self.ends = min(self.ends, time.monotonic() + seconds)
-        self.reason = pb.GOODBYE_REASON_SHUTTING_DOWN
+        self.reason = reason
         self.watcher.wake.set()
 
     async def run(self) -> None:
         """Send everything, from Hello to Goodbye."""
-        loop = asyncio.get_running_loop()
-        start = await loop.run_in_executor(
-            self.watches.executor, watching.begin, self.tail.database, self.request, self.filter
-        )
+        start = await self.watches.begin(self.request, self.filter)
         self.log_id = start.log_id
         self.watcher.position, self.watcher.chain = start.position, start.chain
         # Before the first word, so that nothing committed after it can be missed.
@@ -162,6 +192,9 @@ class _Stream:
             watcher.wake.clear()
             if tail.generation != self.generation or tail.log_id != self.log_id:
                 raise tails.history_changed()
+            if tail.lapses != self.lapses:
+                self.lapses = tail.lapses
+                self._end(random.uniform(0, NOT_FRESH_SPREAD_SECONDS), _NOT_FRESH)
             now = time.monotonic()
             if now >= self.ends:
                 return await self._goodbye()
@@ -231,13 +264,13 @@ class _Stream:
     async def _goodbye(self) -> None:
         await self._bookmark()
         after = Duration()
-        if self.reason == pb.GOODBYE_REASON_SHUTTING_DOWN:
+        if self.reason != pb.GOODBYE_REASON_LIFETIME:
             after.FromMilliseconds(int(random.uniform(0, 1000)))
         cursor = self._cursor(self.watcher.position, self.watcher.chain)
         goodbye = pb.Goodbye(cursor=cursor, reconnect_after=after, reason=self.reason)
         await self._say(goodbye=goodbye)
 
-    def _hello(self, start: watching.Start) -> pb.Hello:
+    def _hello(self, start: Start) -> pb.Hello:
         hello = pb.Hello(log_id=start.log_id, head_revision=start.head, session=start.session)
         hello.bookmark_interval.FromMilliseconds(int(self.pace.bookmark * 1000))
         hello.stream_lifetime.FromMilliseconds(int(max(self.ends - time.monotonic(), 0) * 1000))

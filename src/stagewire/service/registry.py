@@ -19,6 +19,7 @@ from stagewire.service import (
     transitions,
     versions,
 )
+from stagewire.service.hot import Memory as memory
 from stagewire.service.operations import Note as note
 from stagewire.service.operations import Read as read
 from stagewire.service.operations import Write as write
@@ -37,7 +38,7 @@ class Registry:
     DeleteNamespace = write(namespaces.delete)
 
     CreateModel = write(models.create)
-    GetModel = read(models.get)
+    GetModel = memory(models.get)
     ListModels = read(models.list_)
     UpdateModel = write(models.update)
     RenameModel = write(models.rename)
@@ -48,7 +49,7 @@ class Registry:
     DeleteModelTags = write(models.delete_tags)
 
     CreateModelVersion = write(versions.create)
-    GetModelVersion = read(versions.get)
+    GetModelVersion = memory(versions.get)
     ListModelVersions = read(versions.list_)
     UpdateModelVersion = write(versions.update)
     DeleteModelVersion = write(versions.delete)
@@ -57,7 +58,7 @@ class Registry:
     SetModelVersionTags = write(versions.set_tags)
     DeleteModelVersionTags = write(versions.delete_tags)
     CopyModelVersion = write(versions.copy)
-    ResolveModelVersion = read(versions.resolve)
+    ResolveModelVersion = memory(versions.resolve)
 
     SetAlias = write(aliases.set_)
     DeleteAlias = write(aliases.delete)

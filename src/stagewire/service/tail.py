@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import threading
+import time
 from collections import defaultdict, deque
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import sqlalchemy as sa
 import structlog
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from stagewire.store.database import Database
     from stagewire.store.transactions import Tx
 
+T = TypeVar("T")
 log = structlog.get_logger("stagewire.tail")
 
 # Rows read at once; a transaction's payload is at most 1 MiB, and mostly a thousandth of that.
@@ -58,6 +62,7 @@ class Slice:
     """One change, ready to be sent: whole, or as LEFT."""
 
     kind: int
+    model_id: str
     before: Keys | None
     after: Keys | None
     full: bytes
@@ -142,6 +147,17 @@ class Filter:
         return chosen, False
 
 
+@dataclass(frozen=True, slots=True)
+class TailPace:
+    """How often the log is looked at, and how long nobody may have, in seconds."""
+
+    poll: float = 1.0
+    #: Where commits of other processes are not told of.
+    poll_unheard: float = 0.2
+    #: Without a look for so long, what the tail knows may be old.
+    freshness: float = 5.0
+
+
 class Watcher:
     """A place in the log and a filter: `position` is the last revision dealt with."""
 
@@ -201,20 +217,31 @@ class Tail:
         database: Database,
         executor: Executor,
         *,
-        poll_seconds: float = 1.0,
+        pace: TailPace | None = None,
         ring_bytes: int = 32 * 1024 * 1024,
     ) -> None:
-        """Prepare; `run` does the work."""
+        """Prepare; `run` and `guard` do the work."""
         self.database = database
         self.executor = executor
-        self.poll_seconds = poll_seconds
+        self.pace = pace or TailPace()
         self.ring_bytes = ring_bytes
         self.log_id = ""
         self.last = 0
         self.chain = b""
+        #: Counts the times that the log's history changed.
         self.generation = 0
+        #: Counts the times that freshness could not be proved.
+        self.lapses = 0
         self.healthy = asyncio.Event()
         self.on_health: Callable[[bool], None] = lambda _healthy: None
+        self.on_entry: Callable[[Entry], None] = lambda _entry: None
+        self.on_break: Callable[[], None] = lambda: None
+        # One of its own: readers that have fallen behind must not hold it up.
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="tail")
+        self._proven = 0.0
+        self._reading_since: float | None = None
+        self._committed = 0
+        self._committed_lock = threading.Lock()
         self._ring: deque[Entry] = deque()
         self._size = 0
         self._lost = False
@@ -227,17 +254,32 @@ class Tail:
         loop = asyncio.get_running_loop()
         await self._take_position()
 
-        def committed(_revision: int) -> None:
-            if not failpoints.hit("wake"):
+        def wake() -> None:
+            # A thread of the database's may outlive the loop by a moment.
+            with suppress(RuntimeError):
                 loop.call_soon_threadsafe(self._wake.set)
 
+        def committed(revision: int) -> None:
+            with self._committed_lock:
+                self._committed = max(self._committed, revision)
+            if not failpoints.hit("wake"):
+                wake()
+
         self.database.on_commit(committed)
+        self.database.on_hint(wake)
+
+    def close(self) -> None:
+        """Let go of the thread that reads, once it has ended."""
+        if not self.is_fresh:
+            # It may be waiting for a database that is silent.
+            self.database.break_off()
+        self._reader.shutdown(wait=True, cancel_futures=True)
 
     async def run(self) -> None:
         """Read new events as they come, for ever; a poll makes up for every lost wake."""
         while True:
             with suppress(TimeoutError):
-                async with asyncio.timeout(self.poll_seconds):
+                async with asyncio.timeout(self._poll_seconds()):
                     await self._wake.wait()
             self._wake.clear()
             try:
@@ -248,11 +290,69 @@ class Tail:
                 self._start_over(error)
             except Exception as error:
                 # Whatever it was, it is tried again: without the tail every watch would be mute.
+                # Whether it lasts is for `guard` to say: a database may restart in the meantime.
                 log.exception("the log can't be read", reason=getattr(error, "reason", "INTERNAL"))
-                self._report(healthy=False)
-                await asyncio.sleep(self.poll_seconds)
+                await asyncio.sleep(self.pace.poll_unheard)
+                self._wake.set()
             else:
                 self._report(healthy=True)
+
+    async def guard(self) -> None:
+        """Say so, for ever, whenever freshness could not be proved for too long.
+
+        Every stream is then ended in order, for its client to go on where freshness can be proved.
+        """
+        limit = self.pace.freshness
+        while True:
+            left = self._proven + limit - time.monotonic()
+            if left > 0:
+                await asyncio.sleep(left)
+                continue
+            if self.healthy.is_set():
+                log.error("freshness can't be proved", seconds=limit)
+                self.lapses += 1
+                self._report(healthy=False)
+                self._wake_all()
+            since = self._reading_since
+            if since is not None and time.monotonic() - since > limit:
+                # The database is neither answering nor refusing: frozen, or its cable is cut.
+                # It might be elsewhere by now, and threads that wait for it would wait for ever.
+                log.error("the database is silent; its connections are given up")
+                self.database.break_off()
+            await asyncio.sleep(limit)
+
+    def _poll_seconds(self) -> float:
+        return self.pace.poll if self.database.hears_others else self.pace.poll_unheard
+
+    async def _read(self, work: Callable[..., T], *values: Any) -> T:
+        """Read on the tail's own thread; a read that ends well proves what was so at its start."""
+        began = self._reading_since = time.monotonic()
+        try:
+            loop = asyncio.get_running_loop()
+            found = await loop.run_in_executor(self._reader, work, *values)
+        finally:
+            self._reading_since = None
+        self._proven = began
+        return found
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether the log has been looked at lately enough."""
+        return time.monotonic() - self._proven <= self.pace.freshness
+
+    @property
+    def has_read_own_commits(self) -> bool:
+        """Whether the tail has come by everything that this process has answered for."""
+        return self.last >= self._committed
+
+    def since(self, revision: int, *, most: int) -> list[Entry] | None:
+        """Give what was read after a revision, or None where that is too much or too long ago."""
+        missing = self.last - revision
+        if missing <= 0:
+            return []
+        if missing > min(most, len(self._ring)):
+            return None
+        return [self._ring[-number] for number in range(missing, 0, -1)]
 
     def register(self, watcher: Watcher) -> None:
         """Have a watcher woken by what concerns it."""
@@ -309,22 +409,20 @@ class Tail:
         def work(tx: Tx) -> tuple[str, int, bytes]:
             return tx.log_id, tx.head, tx.head_hash
 
-        loop = asyncio.get_running_loop()
-        self.log_id, self.last, self.chain = await loop.run_in_executor(
-            self.executor, self.database.read, work
-        )
+        self.log_id, self.last, self.chain = await self._read(self.database.read, work)
         self._ring.clear()
         self._size = 0
         self._lost = False
+        with self._committed_lock:
+            # After a loss of history the numbers begin lower.
+            self._committed = min(self._committed, self.last)
+        self.on_break()
         self._report(healthy=True)
 
     async def _read_new(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
             after, chain = self.last, self.chain
-            entries, head, chain = await loop.run_in_executor(
-                self.executor, self._new, after, chain
-            )
+            entries, head, chain = await self._read(self._new, after, chain)
             for new in entries:
                 self._publish(new)
             self.chain = chain
@@ -354,6 +452,7 @@ class Tail:
         while self._ring and (self._size > self.ring_bytes or len(self._ring) > MOST_IN_RING):
             self._size -= self._ring.popleft().size
         self.last, self.chain = new.revision, new.chain
+        self.on_entry(new)
         for watcher in self._index.concerned(new):
             if watcher.idle:
                 # Nothing up to here concerned it, or it would have been woken before.
@@ -367,9 +466,13 @@ class Tail:
         self._report(healthy=False)
         self._lost = True
         self.generation += 1
+        self.on_break()
+        self._wake_all()
+        self._wake.set()
+
+    def _wake_all(self) -> None:
         for watcher in self._index:
             watcher.wake.set()
-        self._wake.set()
 
     def _report(self, *, healthy: bool) -> None:
         if healthy != self.healthy.is_set():
@@ -382,6 +485,15 @@ def history_changed() -> errors.RegistryError:
     return errors.RegistryError(
         "DATABASE_UNAVAILABLE",
         "the log's history changed; resume from the last cursor to learn how",
+        retry_after_seconds=1.0,
+    )
+
+
+def not_fresh() -> errors.RegistryError:
+    """Build the refusal of a watch by a server that can't tell whether it is up to date."""
+    return errors.RegistryError(
+        "DATABASE_UNAVAILABLE",
+        "this server can't reach the log just now; another one may, or try again",
         retry_after_seconds=1.0,
     )
 
@@ -452,6 +564,7 @@ def _slice(record: pb.ChangeRecord) -> Slice:
         ).SerializeToString()
     return Slice(
         change.kind,
+        change.model_id,
         _keys(before),
         _keys(record.after if record.HasField("after") else None),
         pb.Transaction(changes=[change]).SerializeToString(),

@@ -19,7 +19,7 @@ from stagewire.store import schema
 from stagewire.store.transactions import Tx
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 T = TypeVar("T")
 log = structlog.get_logger()
@@ -46,8 +46,22 @@ class Database(abc.ABC):
         self._closing = threading.Event()
 
     def on_commit(self, listener: Callable[[int], None]) -> None:
-        """Have `listener(revision)` called, on any thread, after each commit to the log."""
+        """Have `listener(revision)` called after each commit to the log of this process.
+
+        On any thread, and before the caller of `write` has its answer.
+        """
         self._committed = listener
+
+    def on_hint(self, listener: Callable[[], None]) -> None:  # noqa: B027  # most have nothing to do
+        """Have `listener()` called, on any thread, when another process may have committed."""
+
+    @property
+    def hears_others(self) -> bool:
+        """Whether commits of other processes are told of; or else only looking finds them."""
+        return True
+
+    def break_off(self) -> None:  # noqa: B027  # as above
+        """Cut every connection in use: whoever waits on a database that is silent gets an error."""
 
     def read(self, work: Callable[[Tx], T], *, min_revision: int = 0) -> T:
         """Run `work` on one consistent, read-only view of the database.
@@ -93,8 +107,8 @@ class Database(abc.ABC):
         """
 
     @abc.abstractmethod
-    def next_session(self) -> int:
-        """Hand out a number larger than every one before, over restarts and replicas."""
+    def next_sessions(self, count: int) -> Sequence[int]:
+        """Hand out rising numbers, larger than every one before, over restarts and replicas."""
 
     @abc.abstractmethod
     def tidy(self) -> None:

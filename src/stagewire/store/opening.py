@@ -12,12 +12,14 @@ if TYPE_CHECKING:
     from stagewire.store.database import Database
 
 
-def open_database(url: str, *, readers: int = 64) -> Database:
+def open_database(url: str, *, readers: int = 64, listens: bool = True) -> Database:
     """Open the database at `url`: `sqlite:///FILE` or `postgresql+psycopg://…`.
+
+    Without `listens` PostgreSQL's notifications are not relied on.
 
     Raises `StartRefusal` (a ValueError) with the remedy when it must not be served from.
     """
     parsed = parse_url(url)
     if parsed.get_backend_name() == "sqlite":
         return SqliteDatabase(parsed, readers=readers)
-    return PostgresDatabase(parsed, readers=readers)
+    return PostgresDatabase(parsed, readers=readers, listens=listens)

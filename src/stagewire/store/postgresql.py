@@ -6,7 +6,10 @@ the commit take turns.
 
 from __future__ import annotations
 
+import os
+import socket
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
@@ -24,10 +27,11 @@ from stagewire.store.database import (
     deadline_passed,
     unavailable,
 )
+from stagewire.store.notifications import Notifications
 from stagewire.store.transactions import Again, Tx
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 T = TypeVar("T")
 log = structlog.get_logger()
@@ -51,6 +55,7 @@ _RETRIED = {"40001", "40P01", "55P03", "23505"}
 _CANCELLED = "57014"
 _DURABILITY = ("fsync", "full_page_writes", "synchronous_commit")
 _OLDEST = 140000
+_SESSIONS = sa.text("SELECT nextval('watch_sessions') FROM generate_series(1, :count)")
 
 
 class _Dropped(Exception):
@@ -60,9 +65,14 @@ class _Dropped(Exception):
 class PostgresDatabase(Database):
     """A registry that several servers share."""
 
-    def __init__(self, url: sa.URL, *, readers: int = 64) -> None:
-        """Open the pools. Raises StartRefusal on a database that is not durable or a standby."""
+    def __init__(self, url: sa.URL, *, readers: int = 64, listens: bool = True) -> None:
+        """Open the pools. Raises StartRefusal on a database that is not durable or a standby.
+
+        Without `listens` other servers' commits are found by looking only.
+        """
         super().__init__()
+        self._listens = listens
+        self._notifications: Notifications | None = None
         self._reads = _engine(
             url,
             _READ_OPTIONS,
@@ -71,6 +81,11 @@ class PostgresDatabase(Database):
             execution_options={"postgresql_readonly": True},
         )
         self._writes = _engine(url, _WRITE_OPTIONS, readers, isolation_level="READ COMMITTED")
+        self._apart = _engine(url, "", None, isolation_level="AUTOCOMMIT")
+        self._open: dict[int, psycopg.Connection] = {}
+        for engine in (self._reads, self._writes):
+            sa.event.listen(engine, "checkout", self._taken)
+            sa.event.listen(engine, "checkin", self._given_back)
         try:
             self._check_durable()
         except sa.exc.OperationalError as error:
@@ -119,15 +134,45 @@ class PostgresDatabase(Database):
                 raise
         return result, tx.head
 
-    def next_session(self) -> int:
-        """Take the next value of the sequence."""
+    def next_sessions(self, count: int) -> Sequence[int]:
+        """Take the next values of the sequence."""
         try:
             with self._writes.connect() as connection:
-                return int(
-                    connection.execute(sa.text("SELECT nextval('watch_sessions')")).scalar_one()
-                )
+                return sorted(connection.execute(_SESSIONS, {"count": count}).scalars())
         except sa.exc.SQLAlchemyError as error:
             raise self.refusal(error) from error
+
+    def on_commit(self, listener: Callable[[int], None]) -> None:
+        """Have `listener(revision)` called after each commit, and other servers told of it."""
+
+        def committed(revision: int) -> None:
+            listener(revision)
+            if self._notifications is not None:
+                self._notifications.tell()
+
+        super().on_commit(committed)
+
+    def on_hint(self, listener: Callable[[], None]) -> None:
+        """Begin to listen for other servers' commits."""
+        if self._listens:
+            self._notifications = Notifications(self._apart, listener)
+
+    @property
+    def hears_others(self) -> bool:
+        """Whether notifications are known to come in."""
+        return self._notifications is not None and self._notifications.hearing
+
+    def break_off(self) -> None:
+        """Shut the sockets of all connections in use, and let go of the idle ones."""
+        for connection in list(self._open.values()):
+            # Its own thread is deep in a read of that socket and can't be reached otherwise.
+            with (
+                suppress(OSError, psycopg.Error),
+                socket.socket(fileno=os.dup(connection.fileno())) as its_socket,
+            ):
+                its_socket.shutdown(socket.SHUT_RDWR)
+        self._reads.dispose()
+        self._writes.dispose()
 
     def tidy(self) -> None:
         """Leave it to autovacuum, which analyses too."""
@@ -135,6 +180,9 @@ class PostgresDatabase(Database):
     def close(self) -> None:
         """Close the pools."""
         self._closing.set()
+        if self._notifications is not None:
+            self._notifications.close()
+        self._apart.dispose()
         self._reads.dispose()
         self._writes.dispose()
 
@@ -151,6 +199,13 @@ class PostgresDatabase(Database):
         if gone or state.startswith(("08", "57P", "53")):
             return unavailable()
         return errors.RegistryError("INTERNAL", "the registry's database refused the operation")
+
+    def _taken(self, connection: psycopg.Connection, *_pool: object) -> None:
+        self._open[id(connection)] = connection
+
+    def _given_back(self, connection: psycopg.Connection | None, *_pool: object) -> None:
+        if connection is not None:
+            self._open.pop(id(connection), None)
 
     def _reader(self) -> sa.Connection:
         return self._reads.connect()
@@ -173,14 +228,16 @@ class PostgresDatabase(Database):
             raise StartRefusal(text)
 
 
-def _engine(url: sa.URL, options: str, size: int, **settings: Any) -> sa.Engine:
+def _engine(url: sa.URL, options: str, size: int | None, **settings: Any) -> sa.Engine:
+    """Make an engine with a pool of some size, or without one."""
+    pool: dict[str, Any] = {"poolclass": sa.pool.NullPool}
+    if size is not None:
+        pool = {"pool_size": size, "max_overflow": 0, "pool_timeout": 5}
     return sa.create_engine(
         url,
-        pool_size=size,
-        max_overflow=0,
-        pool_timeout=5,
         hide_parameters=True,
         connect_args={**_NETWORK, "options": options, "application_name": "stagewire"},
+        **pool,
         **settings,
     )
 

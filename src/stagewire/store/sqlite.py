@@ -36,7 +36,7 @@ from stagewire.store.database import (
 from stagewire.store.transactions import Again, Tx
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 T = TypeVar("T")
 log = structlog.get_logger()
@@ -108,14 +108,17 @@ class SqliteDatabase(Database):
         result: T = job.future.result()
         return result
 
-    def next_session(self) -> int:
-        """Hand out the next number of the reserved block, reserving another when it is used up."""
+    def next_sessions(self, count: int) -> Sequence[int]:
+        """Hand out numbers of the reserved block, reserving others when it is used up."""
         with self._sessions_lock:
-            if self._session >= self._session_end:
-                self._session_end = self.write(_reserve_sessions)
-                self._session = self._session_end - SESSION_BLOCK
-            self._session += 1
-            return self._session
+            return [self._next_session() for _ in range(count)]
+
+    def _next_session(self) -> int:
+        if self._session >= self._session_end:
+            self._session_end = self.write(_reserve_sessions)
+            self._session = self._session_end - SESSION_BLOCK
+        self._session += 1
+        return self._session
 
     def tidy(self) -> None:
         """Let SQLite look at how values are spread; without that it picks indexes blindly."""
