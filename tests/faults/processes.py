@@ -69,13 +69,17 @@ class ServerProcess:
 
     def start(self, *, failpoints: str = "") -> None:
         """Start it, with these failpoints for this life, and wait until it answers."""
+        self.launch(failpoints=failpoints)
+        self.wait_until_serving()
+
+    def launch(self, *, failpoints: str = "") -> None:
+        """Start it, and wait for nothing."""
         command = [sys.executable, "-m", "stagewire.cli.main", "serve"]
         command += ["--database-url", self.database_url, "--grpc-address", self.address]
         environment = {**self._environment, "STAGEWIRE_FAILPOINTS": failpoints}
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
         self.lives += 1
-        self.wait_until_serving()
 
     def wait_until_serving(self) -> None:
         """Wait until it answers a call; fail with its log when it does not."""
@@ -86,6 +90,10 @@ class ServerProcess:
                 )
             except grpc.RpcError as error:
                 raise AssertionError(self._log.read_text()[-4000:]) from error
+
+    def said(self) -> str:
+        """Give what it has logged, over all its lives."""
+        return self._log.read_text()
 
     def kill(self) -> None:
         """Kill it as the kernel does: nothing is flushed, said or closed."""

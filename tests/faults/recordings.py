@@ -183,7 +183,10 @@ class Recorder(threading.Thread):
         self._reconnect_after = reconnect_after
         self._dawdle_seconds = dawdle_seconds
         self._halted = threading.Event()
+        self._wanted = threading.Event()
+        self._wanted.set()
         self._watch: Watch | None = None
+        self.away = threading.Event()
         self.hurry = threading.Event()
         self.record = record
         self.failure: BaseException | None = None
@@ -193,6 +196,10 @@ class Recorder(threading.Thread):
             cursor = b""
             while not self._halted.is_set():
                 cursor = self._follow(cursor)
+                if not self._wanted.is_set():
+                    self.away.set()
+                    self._wanted.wait()
+                    self.away.clear()
         except BaseException as error:  # noqa: BLE001  # told by `stop`
             self.failure = error
 
@@ -202,7 +209,7 @@ class Recorder(threading.Thread):
             self.record.filter, cursor=cursor, start=self._start_at, backoff=self._backoff
         )
         self._watch = tap(watch, self.record)
-        if self._halted.is_set():
+        if self._halted.is_set() or not self._wanted.is_set():
             return cursor
         with watch:
             for count, event in enumerate(watch, start=1):
@@ -214,9 +221,20 @@ class Recorder(threading.Thread):
                     break
             return watch.cursor
 
+    def leave(self) -> None:
+        """Have it close its stream and stay away; `away` is set when it has."""
+        self._wanted.clear()
+        if self._watch is not None:
+            self._watch.close()
+
+    def come_back(self) -> None:
+        """Have it go on from its cursor."""
+        self._wanted.set()
+
     def abandon(self) -> None:
         """Have it end, without waiting for that."""
         self._halted.set()
+        self._wanted.set()
         if self._watch is not None:
             self._watch.close()
 

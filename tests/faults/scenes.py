@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 CATCH_UP_SECONDS = 60.0
 AT_ONCE = tenacity.wait_random(0, 0.1)
 ALL = ["*"]
+#: Writers go to every server of an address that names several.
+TO_ALL = ("grpc.service_config", '{"loadBalancingConfig": [{"round_robin": {}}]}')
 
 #: Name, filter, start, and how the watcher behaves.
 WATCHERS: tuple[tuple[str, dict[str, Any], str, dict[str, Any]], ...] = (
@@ -80,12 +82,15 @@ class Scene:
             self.clients = [Client(address) for _ in range(4)]
         self._channels = [
             grpc.insecure_channel(
-                address, options=[*CHANNEL_OPTIONS, ("grpc.use_local_subchannel_pool", 1)]
+                address, options=[*CHANNEL_OPTIONS, ("grpc.use_local_subchannel_pool", 1), TO_ALL]
             )
             for _ in range(writers)
         ]
-        self.writers = [Writer(c, seed * 100 + n) for n, c in enumerate(self._channels)]
+        self.writers = self._writers(seed)
         self.recorders = [self._recorder(n, *watcher) for n, watcher in enumerate(WATCHERS)]
+
+    def _writers(self, seed: int) -> list[Writer]:
+        return [Writer(c, seed * 100 + n) for n, c in enumerate(self._channels)]
 
     def _recorder(
         self, number: int, name: str, fields: dict[str, Any], start: str, ways: dict[str, Any]
@@ -103,12 +108,7 @@ class Scene:
             for thread in (*self.writers, *self.recorders):
                 thread.start()
             yield
-            for writer in self.writers:
-                writer.stop()
-                self.history.writes += writer.records
-            for recorder in self.recorders:
-                recorder.hurry.set()
-            self._wait_until_caught_up()
+            self.rest()
             for recorder in self.recorders:
                 recorder.stop()
             with Client(self.clients[0].address) as client:
@@ -122,6 +122,22 @@ class Scene:
                 client.close()
             for channel in self._channels:
                 channel.close()
+
+    def rest(self) -> None:
+        """Have the writers stop, and the watchers catch up with what was written."""
+        for writer in self.writers:
+            writer.stop()
+            self.history.writes += writer.records
+        self.writers = []
+        for recorder in self.recorders:
+            recorder.hurry.set()
+        self._wait_until_caught_up()
+
+    def go_on(self, seed: int) -> None:
+        """Have others write."""
+        self.writers = self._writers(seed)
+        for writer in self.writers:
+            writer.start()
 
     def _furnish(self) -> None:
         """Put something there, or most of the first writes would be refused."""
@@ -144,7 +160,7 @@ class Scene:
         with Client(self.clients[0].address) as client:
             head = client.watches.GetHead(pb.GetHeadRequest()).revision
         deadline = time.monotonic() + CATCH_UP_SECONDS
-        behind = [r.record for r in self.recorders]
+        behind = [r.record for r in self.recorders if not r.away.is_set()]
         while behind:
             assert time.monotonic() < deadline, [(r.name, r.position, head) for r in behind]
             assert not any(recorder.failure for recorder in self.recorders)
