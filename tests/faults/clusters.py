@@ -43,6 +43,8 @@ _SETTINGS: dict[str, object] = {
     "max_connections": 200,
     "wal_level": "replica",
     "max_wal_senders": 8,
+    # A standby looks for its primary again so soon; 5 s would be most of a test.
+    "wal_retrieve_retry_interval": "100ms",
     # A killed server leaves its shared memory behind; in files it goes with the folder.
     "dynamic_shared_memory_type": "mmap",
 }

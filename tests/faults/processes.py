@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import grpc
@@ -15,7 +16,6 @@ from modelregistry.v1.watch_service_pb2_grpc import WatchServiceStub
 from stagewire import pb
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from types import TracebackType
 
 #: Clients that come back at once: gRPC's own pauses would outlast the server's absence.
@@ -100,6 +100,20 @@ class ServerProcess:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGKILL)
         self.process.wait(10)
+
+    def freeze(self) -> None:
+        """Stop it where it stands; its sockets stay open."""
+        self.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on, whoever stopped it."""
+        self.process.send_signal(signal.SIGCONT)
+
+    @property
+    def frozen(self) -> bool:
+        """Whether it has been stopped, by `freeze` or by itself at a failpoint."""
+        state = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return state == "T"
 
     def stop(self) -> int:
         """Ask it to stop, and answer its exit code."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from contextlib import ExitStack, contextmanager
@@ -12,6 +13,8 @@ from tests.faults.processes import ServerProcess
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from tests.faults.recordings import WriteRecord
 
 BOOKMARK_SECONDS = 0.5
 
@@ -54,3 +57,10 @@ def until(claim: Callable[[], object], what: str, seconds: float = 20.0) -> floa
         assert time.monotonic() - began < seconds, f"{what}: not within {seconds:g} s"
         threading.Event().wait(0.01)
     return time.monotonic() - began
+
+
+def longest_silence(writes: list[WriteRecord], since: float, until: float) -> float:
+    """Give the longest time in which no write at all was acknowledged."""
+    moments = sorted(w.acknowledged for w in writes if w.acknowledged is not None)
+    inside = [since, *(m for m in moments if since < m < until), until]
+    return max(later - earlier for earlier, later in itertools.pairwise(inside))

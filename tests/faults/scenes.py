@@ -133,6 +133,11 @@ class Scene:
             recorder.hurry.set()
         self._wait_until_caught_up()
 
+    def acknowledged(self, since: float) -> int:
+        """Count the writes acknowledged since a moment."""
+        records = [record for writer in self.writers for record in list(writer.records)]
+        return sum((record.acknowledged or 0) > since for record in records)
+
     def go_on(self, seed: int) -> None:
         """Have others write."""
         self.writers = self._writers(seed)

@@ -204,7 +204,7 @@ def fail_over_without_loss(tmp_path: Path, *, seed: int) -> History:
             one.kill()
             two.promote()
             promoted = time.monotonic()
-            until(lambda: acknowledged_since(scene, promoted) > 50, "writes go on")
+            until(lambda: scene.acknowledged(promoted) > 50, "writes go on")
     return scene.history
 
 
@@ -249,7 +249,7 @@ def test_nothing_is_acknowledged_that_a_synchronous_standby_has_not_got(
             one.kill()
             killed = time.monotonic()
             two.promote()
-            until(lambda: acknowledged_since(scene, killed) > 50, "writes go on")
+            until(lambda: scene.acknowledged(killed) > 50, "writes go on")
 
     counts = checkers.check(scene.history)
     counts["creations kept"] = creations_kept(scene.history)
@@ -258,11 +258,6 @@ def test_nothing_is_acknowledged_that_a_synchronous_standby_has_not_got(
     record_property("fault", "a synchronous standby promoted after it was cut off")
     record_property("runs", 1)
     record_property("checked", dict(counts))
-
-
-def acknowledged_since(scene: Scene, moment: float) -> int:
-    records = [record for writer in scene.writers for record in list(writer.records)]
-    return sum((record.acknowledged or 0) > moment for record in records)
 
 
 def written(history: History) -> set[str]:
