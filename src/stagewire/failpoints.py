@@ -53,7 +53,9 @@ class _Point:
             case "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
             case "stop":
-                os.kill(os.getpid(), signal.SIGSTOP)
+                # This very thread: sent to the process, another one would take the signal, and
+                # this one go on meanwhile, past what it was to be stopped before.
+                signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
             case "sleep":
                 time.sleep(self._seconds)
             case "raise":
