@@ -133,10 +133,15 @@ class Scene:
             recorder.hurry.set()
         self._wait_until_caught_up()
 
-    def acknowledged(self, since: float) -> int:
-        """Count the writes acknowledged since a moment."""
-        records = [record for writer in self.writers for record in list(writer.records)]
-        return sum((record.acknowledged or 0) > since for record in records)
+    def written_since(self, moment: float, count: int = 30) -> None:
+        """Wait until so many writes have been acknowledged after a moment."""
+        deadline = time.monotonic() + CATCH_UP_SECONDS
+        while True:
+            records = [record for writer in self.writers for record in list(writer.records)]
+            if sum((record.acknowledged or 0) > moment for record in records) >= count:
+                return
+            assert time.monotonic() < deadline, "nothing more is written"
+            threading.Event().wait(0.02)
 
     def go_on(self, seed: int) -> None:
         """Have others write."""

@@ -10,7 +10,7 @@ import pytest
 
 from tests.faults import checkers
 from tests.faults.clusters import Cluster, folder
-from tests.faults.replicas import BOOKMARK_SECONDS, longest_silence, replicas, until
+from tests.faults.replicas import BOOKMARK_SECONDS, longest_silence, replicas
 from tests.faults.scenes import Scene
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def test_servers_go_on_by_themselves_when_postgresql_is_restarted_in_the_middle(
                 began = time.monotonic()
                 cluster.stop(immediate=True)
                 cluster.start()
-                until(lambda began=began: scene.acknowledged(began) > 20, "writes go on")
+                scene.written_since(began, 20)
                 silences.append((began, time.monotonic()))
 
     counts = checkers.check(scene.history)
