@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
+import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from stagewire import pb
+from stagewire.client import Client
 from tests.faults import checkers
 from tests.faults.clusters import Cluster, folder
-from tests.faults.replicas import BOOKMARK_SECONDS, longest_silence, replicas
+from tests.faults.processes import CHANNEL_OPTIONS
+from tests.faults.replicas import BOOKMARK_SECONDS, longest_silence, replicas, until
 from tests.faults.scenes import Scene
+from tests.wire.streams import Stream, watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from tests.faults.processes import ServerProcess
 
 
 @pytest.fixture
@@ -53,3 +62,50 @@ def test_servers_go_on_by_themselves_when_postgresql_is_restarted_in_the_middle(
     longest = max(longest_silence(scene.history.writes, *span) for span in silences)
     record_property("checked", {**counts, "longest silence, ms": round(longest * 1000)})
     assert all(counts[name] > 0 for name in checkers.CHECKERS), counts
+
+
+@pytest.mark.fault
+@pytest.mark.timeout(300)
+def test_a_server_whose_database_stands_still_says_so_and_ends_its_streams_in_order(
+    cluster: Cluster,
+    tmp_path: Path,
+    at_length: bool,
+    record_property: Callable[[str, object], None],
+) -> None:
+    limit = 5.0 if at_length else 2.0
+    everything = watch(pb.WATCH_START_BEGINNING, namespaces=["*"])
+    with (
+        replicas(cluster.url(), tmp_path, freshness_seconds=limit) as (servers, address),
+        Client(servers[0].address) as client,
+        Stream(client, everything) as stream,
+    ):
+        scene = Scene(address, seed=80, bookmark_seconds=BOOKMARK_SECONDS)
+        with scene.playing():
+            threading.Event().wait(1.0)
+            with cluster.frozen():
+                noticed = [until(partial(serves, s, serving=False), "NOT_SERVING") for s in servers]
+                goodbye = stream.until("goodbye")[-2:]
+                with pytest.raises(EOFError):
+                    stream.next()
+            thawed = time.monotonic()
+            back = [until(partial(serves, s), "SERVING") for s in servers]
+            scene.written_since(thawed)
+
+    counts = checkers.check(scene.history)
+    bookmark, last = goodbye
+    assert last.goodbye.reason == pb.GOODBYE_REASON_NOT_FRESH
+    assert bookmark.bookmark.cursor == last.goodbye.cursor
+    assert max(noticed) < limit + 2, noticed
+    record_property("fault", "a database that neither answers nor refuses")
+    record_property("runs", 1)
+    times = {"noticed, ms": max(noticed) * 1000, "back, ms": max(back) * 1000}
+    record_property("checked", {**counts, **{name: round(ms) for name, ms in times.items()}})
+
+
+def serves(server: ServerProcess, *, serving: bool = True) -> bool:
+    """Tell whether a server says of itself that it serves, or does not."""
+    with grpc.insecure_channel(server.address, options=CHANNEL_OPTIONS) as channel:
+        found = health_pb2_grpc.HealthStub(channel).Check(
+            health_pb2.HealthCheckRequest(), timeout=10, wait_for_ready=True
+        )
+    return serving is (found.status == health_pb2.HealthCheckResponse.SERVING)

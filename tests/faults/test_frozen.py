@@ -24,6 +24,7 @@ from tests.wire.streams import Stream, watch
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+    from types import TracebackType
 
     from tests.faults.recordings import History
 
@@ -136,8 +137,13 @@ class Faithful:
         self._stream = Stream(self._client, self._request).__enter__()
         return self
 
-    def __exit__(self, *failure: object) -> None:
-        self._stream.__exit__(*failure)
+    def __exit__(
+        self,
+        _type: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        self._stream.__exit__(None, None, None)
 
     def heard_until(self, revision: int) -> WatcherRecord:
         """Write down what it hears up to a revision, resuming when its stream ends in order."""
