@@ -6,30 +6,22 @@ import threading
 import time
 from collections import Counter
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
 
 from stagewire import pb
-from stagewire.client import Client, HistoryLost, Snapshot
-from tests.agent.test_against_server import Following
-from tests.faults import checkers, divergence
+from tests.faults import checkers, losses
 from tests.faults.clusters import Cluster, folder
-from tests.faults.recordings import take_stock
-from tests.faults.replicas import BOOKMARK_SECONDS, replicas, until
+from tests.faults.losses import EARLY, LATE, losing
+from tests.faults.replicas import BOOKMARK_SECONDS, replicas
 from tests.faults.scenes import Scene
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from tests.faults.recordings import History, Recorder
-
-#: These leave before anything is lost, and come back when it has been.
-EARLY = {"everything-in-pieces", "default", "production-in-pieces", "prefix", "new-versions"}
-#: These leave having heard of what is lost.
-LATE = {"everything-from-1", "two-stages", "one-model", "moves"}
+    from tests.faults.recordings import History
 
 
 @contextmanager
@@ -53,78 +45,6 @@ def pair(*, synchronous: bool) -> Iterator[tuple[Cluster, Cluster]]:
             yield one, two
 
 
-def named(scene: Scene, names: set[str]) -> list[Recorder]:
-    return [r for r in scene.recorders if r.record.name in names]
-
-
-def leave(recorders: list[Recorder]) -> None:
-    for recorder in recorders:
-        recorder.leave()
-    until(lambda: all(r.away.is_set() for r in recorders), "watchers leave")
-
-
-def was_reset(recorder: Recorder) -> bool:
-    events = list(recorder.record.events)
-    return any(isinstance(e, Snapshot) and e.reason in divergence.LOST for e in events)
-
-
-@dataclass
-class Loss:
-    """A registry that loses its last revisions, and who knew of them."""
-
-    address: str
-    scene: Scene
-    seer: Client
-    agent: Following
-    seed: int
-
-    def lose(self, one: Cluster, seconds: float) -> History:
-        """Have a tail written that the standby does not get; give the history that had it."""
-        scene, seer = self.scene, self.seer
-        self.agent.until_runs(iris=1)
-        threading.Event().wait(1.0)
-        scene.rest()
-        leave(named(scene, EARLY))
-        one.hold_back_replication()
-        scene.go_on(self.seed + 1)
-        threading.Event().wait(seconds)
-        scene.rest()
-        seer.promote("iris", 2, "Production")
-        self.agent.until_runs(iris=2)
-        scene.rest()
-        before = divergence.at_this_moment(scene.history, EARLY)
-        take_stock(seer, before)
-        leave(named(scene, LATE))
-        scene.history.writes = []
-        return before
-
-    def see_that_it_is_lost(self, before: History) -> None:
-        """Read as one who has seen what is lost: told so once, and answered from then on."""
-        get = pb.GetModelRequest(model="iris")
-        with pytest.raises(HistoryLost) as lost:
-            self.seer.registry.GetModel(get)
-        assert lost.value.last_seen_revision == before.head.revision
-        assert self.seer.registry.GetModel(get).model.name == "iris"
-
-    def reset_those_who_stayed(self) -> None:
-        stayed = [r for r in self.scene.recorders if not r.away.is_set()]
-        until(lambda: all(map(was_reset, stayed)), "watchers are reset")
-
-    def write_over(self, before: History) -> None:
-        """Wait until the lost numbers are used again, and have the others come back to that."""
-        head = pb.GetHeadRequest()
-        with Client(self.address) as client:
-            until(
-                lambda: client.watches.GetHead(head).revision > before.head.revision + 20,
-                "the lost numbers are used again",
-            )
-        for recorder in named(self.scene, EARLY | LATE):
-            recorder.come_back()
-        late = named(self.scene, LATE)
-        until(lambda: all(map(was_reset, late)), "watchers are reset")
-        self.agent.until_runs(iris=1)
-
-
 def fail_over(tmp_path: Path, *, seed: int, reused: bool) -> tuple[History, History]:
     """Lose a tail by a failover; give the lost history and the one that goes on.
 
@@ -134,32 +54,21 @@ def fail_over(tmp_path: Path, *, seed: int, reused: bool) -> tuple[History, Hist
     with (
         pair(synchronous=False) as (one, two),
         replicas(one.url(two), tmp_path) as (servers, address),
-        Client(address) as seer,
     ):
-        for number in (1, 2):
-            seer.create_version("iris", source=f"s3://iris/{number}")
-        seer.promote("iris", 1, "Production")
-        scene = Scene(address, seed=seed, bookmark_seconds=BOOKMARK_SECONDS)
-        agent = Following(address, model="iris", name="agent")
-        loss = Loss(address, scene, seer, agent, seed)
-        try:
-            with scene.playing():
-                before = loss.lose(one, 0.1 if reused else 1.0)
-                one.kill()
-                if reused:
-                    scene.go_on(seed + 2)
-                two.promote()
-                loss.reset_those_who_stayed()
-                if not reused:
-                    loss.see_that_it_is_lost(before)
-                    scene.go_on(seed + 2)
-                loss.write_over(before)
-        finally:
-            agent.stop()
+        with losing(address, seed=seed) as loss:
+            before = loss.lose(one.hold_back_replication, 0.1 if reused else 1.0)
+            one.kill()
+            if reused:
+                loss.scene.go_on(seed + 2)
+            two.promote()
+            loss.reset_those_who_stayed()
+            if not reused:
+                loss.see_that_it_is_lost(before)
+                loss.scene.go_on(seed + 2)
+            loss.write_over(before)
         for server in servers:
             assert "the log's history changed under the tail" in server.said()
-    assert [order.version for order in agent.orders] == [1, 2, 1]
-    return before, scene.history
+    return before, loss.scene.history
 
 
 @pytest.mark.fault
@@ -175,16 +84,12 @@ def test_who_held_a_lost_revision_is_told_so_when_an_asynchronous_standby_is_pro
     total: Counter[str] = Counter()
 
     for number in range(rounds):
-        before, after = fail_over(tmp_path, seed=number * 10, reused=reused)
-        between = divergence.check(before, after)
-        between["lost"] = len(before.log) - divergence.common(before, after)
-        old, new = checkers.check(before), checkers.check(divergence.since(after))
-        assert all((old + new)[name] > 0 for name in checkers.CHECKERS), (old, new)
-        assert between["went on"] >= len(EARLY) * 0.8, between
-        assert between["LOG_DIVERGED"] >= len(LATE), between
+        counts = losses.check(*fail_over(tmp_path, seed=number * 10, reused=reused))
+        assert counts["went on"] >= len(EARLY) * 0.8, counts
+        assert counts["LOG_DIVERGED"] >= len(LATE), counts
         if not reused:
-            assert between["CURSOR_AHEAD"] >= 20 - len(EARLY) - len(LATE), between
-        total.update(old + new + between)
+            assert counts["CURSOR_AHEAD"] >= 20 - len(EARLY) - len(LATE), counts
+        total.update(counts)
 
     record_property("fault", "an asynchronous standby promoted with a lost tail")
     record_property("runs", rounds)
