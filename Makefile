@@ -72,6 +72,10 @@ test: setup ## Run every test, on SQLite and on a PostgreSQL of its own; ARGS go
 faults-fast: setup ## Run the fault tests with 50 kills of the server on each database
 	STAGEWIRE_KILLS=50 .venv/bin/pytest tests/faults/test_kill.py
 
+.PHONY: faults-network
+faults-network: setup ## Cut and slow down networks; needs root, iproute2 and /dev/net/tun
+	.venv/bin/pytest -n 0 -m network tests/faults/network $(ARGS)
+
 .PHONY: lint
 lint: lint-python lint-protos lint-generated lint-docs ## Run every check that is not a test
 

@@ -68,6 +68,9 @@ class Cluster:
         """Make the server if there is none, and start it."""
         if not (self.data / "PG_VERSION").exists():
             self._run("initdb", "--no-sync", "--auth=trust", "--encoding=utf8", "-U", "postgres")
+            with (self.data / "pg_hba.conf").open("a") as rules:
+                # Networks that the test has made, should it be told to listen there.
+                rules.write("host all all samenet trust\n")
         self.start()
         return self
 

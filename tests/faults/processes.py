@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from modelregistry.v1.watch_service_pb2_grpc import WatchServiceStub
 
 from stagewire import pb
@@ -36,10 +37,22 @@ def free_port() -> int:
 
 
 class ServerProcess:
-    """`stagewire serve` on one database and one port, over any number of lives."""
+    """`stagewire serve` on one database and one port, over any number of lives.
 
-    def __init__(self, database_url: str, log: Path, **settings: object) -> None:
-        self.address = f"127.0.0.1:{free_port()}"
+    `inside` are words before its command, which may have it run elsewhere than on loopback.
+    """
+
+    def __init__(
+        self,
+        database_url: str,
+        log: Path,
+        *,
+        host: str = "127.0.0.1",
+        inside: tuple[str, ...] = (),
+        **settings: object,
+    ) -> None:
+        self.address = f"{host}:{free_port()}"
+        self._inside = inside
         self.database_url = database_url
         self._log = log
         self._environment = {
@@ -74,7 +87,7 @@ class ServerProcess:
 
     def launch(self, *, failpoints: str = "") -> None:
         """Start it, and wait for nothing."""
-        command = [sys.executable, "-m", "stagewire.cli.main", "serve"]
+        command = [*self._inside, sys.executable, "-m", "stagewire.cli.main", "serve"]
         command += ["--database-url", self.database_url, "--grpc-address", self.address]
         environment = {**self._environment, "STAGEWIRE_FAILPOINTS": failpoints}
         with self._log.open("ab") as log:
@@ -90,6 +103,14 @@ class ServerProcess:
                 )
             except grpc.RpcError as error:
                 raise AssertionError(self._log.read_text()[-4000:]) from error
+
+    def healthy(self) -> bool:
+        """Ask its health, as a load balancer does."""
+        with grpc.insecure_channel(self.address, options=CHANNEL_OPTIONS) as channel:
+            found = health_pb2_grpc.HealthStub(channel).Check(
+                health_pb2.HealthCheckRequest(), timeout=10, wait_for_ready=True
+            )
+        return bool(found.status == health_pb2.HealthCheckResponse.SERVING)
 
     def said(self) -> str:
         """Give what it has logged, over all its lives."""

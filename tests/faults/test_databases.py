@@ -7,15 +7,12 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-import grpc
 import pytest
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from stagewire import pb
 from stagewire.client import Client
 from tests.faults import checkers
 from tests.faults.clusters import Cluster, folder
-from tests.faults.processes import CHANNEL_OPTIONS
 from tests.faults.replicas import BOOKMARK_SECONDS, longest_silence, replicas, until
 from tests.faults.scenes import Scene
 from tests.wire.streams import Stream, watch
@@ -83,12 +80,12 @@ def test_a_server_whose_database_stands_still_says_so_and_ends_its_streams_in_or
         with scene.playing():
             threading.Event().wait(1.0)
             with cluster.frozen():
-                noticed = [until(partial(serves, s, serving=False), "NOT_SERVING") for s in servers]
+                noticed = [until(partial(is_healthy, s, False), "NOT_SERVING") for s in servers]
                 goodbye = stream.until("goodbye")[-2:]
                 with pytest.raises(EOFError):
                     stream.next()
             thawed = time.monotonic()
-            back = [until(partial(serves, s), "SERVING") for s in servers]
+            back = [until(partial(is_healthy, s, True), "SERVING") for s in servers]
             scene.written_since(thawed)
 
     counts = checkers.check(scene.history)
@@ -102,10 +99,5 @@ def test_a_server_whose_database_stands_still_says_so_and_ends_its_streams_in_or
     record_property("checked", {**counts, **{name: round(ms) for name, ms in times.items()}})
 
 
-def serves(server: ServerProcess, *, serving: bool = True) -> bool:
-    """Tell whether a server says of itself that it serves, or does not."""
-    with grpc.insecure_channel(server.address, options=CHANNEL_OPTIONS) as channel:
-        found = health_pb2_grpc.HealthStub(channel).Check(
-            health_pb2.HealthCheckRequest(), timeout=10, wait_for_ready=True
-        )
-    return serving is (found.status == health_pb2.HealthCheckResponse.SERVING)
+def is_healthy(server: ServerProcess, expected: bool) -> bool:
+    return server.healthy() is expected

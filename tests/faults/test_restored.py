@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -40,7 +40,7 @@ def test_who_knew_more_than_the_backup_of_a_file_is_told_so(
     path, backup = tmp_path / "stagewire.db", tmp_path / "backup.db"
     command = [sys.executable, "-m", "stagewire.cli.main", "database", "backup", str(backup)]
     command += ["--database-url", sqlite_url]
-    settings = {"bookmark_interval_seconds": BOOKMARK_SECONDS, "drain_seconds": 0.1}
+    settings: dict[str, Any] = {"bookmark_interval_seconds": BOOKMARK_SECONDS, "drain_seconds": 0.1}
     with (
         ServerProcess(sqlite_url, tmp_path / "server.log", **settings) as server,
         losing(server.address, seed=110) as loss,
