@@ -164,6 +164,37 @@ def test_nothing_is_acknowledged_that_a_synchronous_standby_has_not_got(
     record_property("checked", dict(counts))
 
 
+@pytest.mark.fault
+@pytest.mark.timeout(300)
+def test_servers_go_over_to_the_new_primary_when_the_old_one_is_silent(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    with (
+        pair(synchronous=True) as (one, two),
+        replicas(one.url(two), tmp_path) as (_servers, address),
+    ):
+        scene = Scene(address, seed=170, bookmark_seconds=BOOKMARK_SECONDS)
+        # Whoever can't reach the log may not know it for 5 s, and then takes one to say goodbye.
+        scene.history.slack_seconds += 6.0
+        with scene.playing():
+            threading.Event().wait(1.0)
+            # Its sockets stay open: nothing tells the servers that nobody is there any more.
+            one.freeze()
+            frozen = time.monotonic()
+            two.promote()
+            scene.written_since(frozen + 1.0, 1)
+            moved = time.monotonic() - frozen
+            scene.written_since(frozen + 1.0)
+            one.kill()
+
+    counts = checkers.check(scene.history)
+    counts["creations kept"] = creations_kept(scene.history)
+    assert moved < 30.0, moved
+    record_property("fault", "a synchronous standby promoted while the old primary is silent")
+    record_property("runs", 1)
+    record_property("checked", {**counts, "until the next write, ms": round(moved * 1000)})
+
+
 def written(history: History) -> set[str]:
     return {event.payload.request_id for event in history.log}
 
