@@ -303,6 +303,7 @@ class Tail:
         Every stream is then ended in order, for its client to go on where freshness can be proved.
         """
         limit = self.pace.freshness
+        given_up = 0.0
         while True:
             left = self._proven + limit - time.monotonic()
             if left > 0:
@@ -313,13 +314,16 @@ class Tail:
                 self.lapses += 1
                 self._report(healthy=False)
                 self._wake_all()
-            since = self._reading_since
-            if since is not None and time.monotonic() - since > limit:
+            since, now = self._reading_since, time.monotonic()
+            # Once given up, the read connects anew: to a host that is silent that takes a limit
+            # by itself, and cutting again would cut what others have found elsewhere meanwhile.
+            if since is not None and now - max(since, given_up + limit) > limit:
+                given_up = now
                 # The database is neither answering nor refusing: frozen, or its cable is cut.
                 # It might be elsewhere by now, and threads that wait for it would wait for ever.
                 log.error("the database is silent; its connections are given up")
                 self.database.break_off()
-            await asyncio.sleep(limit)
+            await asyncio.sleep(limit / 5)
 
     def _poll_seconds(self) -> float:
         return self.pace.poll if self.database.hears_others else self.pace.poll_unheard
