@@ -33,7 +33,7 @@ def cluster() -> Iterator[Cluster]:
 
 
 @pytest.mark.fault
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_servers_go_on_by_themselves_when_postgresql_is_restarted_in_the_middle(
     cluster: Cluster,
     tmp_path: Path,
@@ -62,7 +62,7 @@ def test_servers_go_on_by_themselves_when_postgresql_is_restarted_in_the_middle(
 
 
 @pytest.mark.fault
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_a_server_whose_database_stands_still_says_so_and_ends_its_streams_in_order(
     cluster: Cluster,
     tmp_path: Path,

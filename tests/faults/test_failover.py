@@ -72,7 +72,7 @@ def fail_over(tmp_path: Path, *, seed: int, reused: bool) -> tuple[History, Hist
 
 
 @pytest.mark.fault
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("reused", [True, False], ids=["written-over", "shorter"])
 def test_who_held_a_lost_revision_is_told_so_when_an_asynchronous_standby_is_promoted(
     reused: bool,
@@ -113,7 +113,7 @@ def fail_over_without_loss(tmp_path: Path, *, seed: int) -> History:
 
 
 @pytest.mark.fault
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_nothing_acknowledged_is_lost_and_nobody_reset_when_a_synchronous_standby_is_promoted(
     tmp_path: Path, at_length: bool, record_property: Callable[[str, object], None]
 ) -> None:
@@ -132,7 +132,7 @@ def test_nothing_acknowledged_is_lost_and_nobody_reset_when_a_synchronous_standb
 
 
 @pytest.mark.fault
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_nothing_is_acknowledged_that_a_synchronous_standby_has_not_got(
     tmp_path: Path, at_length: bool, record_property: Callable[[str, object], None]
 ) -> None:
@@ -165,7 +165,7 @@ def test_nothing_is_acknowledged_that_a_synchronous_standby_has_not_got(
 
 
 @pytest.mark.fault
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_servers_go_over_to_the_new_primary_when_the_old_one_is_silent(
     tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:

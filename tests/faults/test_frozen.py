@@ -33,7 +33,7 @@ GOES_ON_SECONDS = 5.0
 
 
 @pytest.mark.fault
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_the_others_write_on_when_a_server_stops_with_the_logs_head_taken(
     postgres_url: str,
     tmp_path: Path,
@@ -80,7 +80,7 @@ def stop_with_the_head(url: str, folder: Path, *, seed: int) -> tuple[History, f
 
 
 @pytest.mark.fault
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_streams_of_a_server_that_stood_still_are_right_when_it_goes_on(
     postgres_url: str,
     tmp_path: Path,

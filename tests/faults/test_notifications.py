@@ -126,7 +126,7 @@ def test_what_was_committed_while_the_listener_was_away_is_read_when_it_is_back(
 
 
 @pytest.mark.fault
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(400)
 def test_every_invariant_holds_while_listeners_are_ended_again_and_again(
     postgres_url: str,
     tmp_path: Path,

@@ -60,6 +60,7 @@ class Cable:
         return ("ip", "netns", "exec", self.namespace)
 
     def __enter__(self) -> Self:
+        _run("ip", "netns", "add", self.namespace)
         try:
             self._lay()
         except BaseException:
@@ -83,7 +84,6 @@ class Cable:
         self.delay_seconds, self.loss, self.cut, self.cut_ports = 0.0, 0.0, False, frozenset()
 
     def _lay(self) -> None:
-        _run("ip", "netns", "add", self.namespace)
         for name in self._names:
             self._devices.append(_tun(name))
         here, there = self._names

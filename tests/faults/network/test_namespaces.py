@@ -33,7 +33,7 @@ def cable() -> Iterator[Cable]:
 
 @pytest.mark.fault
 @pytest.mark.network
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_watchers_and_writers_go_on_after_the_cable_was_cut(
     cable: Cable,
     database_url: str,
@@ -69,7 +69,7 @@ def test_watchers_and_writers_go_on_after_the_cable_was_cut(
 
 @pytest.mark.fault
 @pytest.mark.network
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_every_invariant_holds_over_a_slow_and_lossy_network(
     cable: Cable,
     database_url: str,
@@ -108,7 +108,7 @@ def test_every_invariant_holds_over_a_slow_and_lossy_network(
 
 @pytest.mark.fault
 @pytest.mark.network
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_the_others_write_on_when_the_database_no_longer_hears_whoever_has_the_head(
     cable: Cable, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
