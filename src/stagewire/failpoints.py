@@ -19,6 +19,7 @@ VARIABLE = "STAGEWIRE_FAILPOINTS"
 PLACES = {
     "work.done": "a use case has run; the log's head is not taken",
     "head.taken": "the log's head is taken; COMMIT is not sent",
+    "mark.moved": "a batch of a compaction is deleted and its mark moved; COMMIT is not sent",
     "commit.returned": "a transaction is durable; nobody has been woken or answered",
     "wake.sent": "the tail and other replicas were woken; the caller has no answer",
     "wake": "skipped, this process's own tail is not woken by its commits",

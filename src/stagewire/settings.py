@@ -15,6 +15,11 @@ class Settings(BaseSettings):
         default="sqlite:///data/stagewire.db",
         description="sqlite:///FILE or postgresql+psycopg://USER@HOST/NAME",
     )
+    trust_storage: bool = Field(
+        default=False,
+        description="serve from a PostgreSQL with fsync, full_page_writes or synchronous_commit "
+        "off, because the storage below it loses nothing",
+    )
     grpc_address: str = Field(
         default="127.0.0.1:50051", description="where gRPC listens; port 0 picks a free one"
     )

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -10,9 +10,6 @@ from stagewire import pb
 from stagewire.cli import output, texts, views
 from stagewire.cli.arguments import LARGEST_REVISION
 from stagewire.cli.sessions import Session, command
-
-if TYPE_CHECKING:
-    from rich.progress import Progress
 
 app = typer.Typer()
 
@@ -96,7 +93,7 @@ def _pages(verify: Verify, from_revision: int) -> Iterator[pb.VerifyLogResponse]
 def _through(pages: Iterator[pb.VerifyLogResponse]) -> pb.VerifyLogResponse:
     """Join the pages into one answer, showing on standard error how far it is."""
     whole = pb.VerifyLogResponse(intact=True)
-    with _progress() as progress:
+    with output.progress() as progress:
         bar = progress.add_task("verifying", total=None)
         for page in pages:
             first = whole.first_revision or page.first_revision
@@ -106,24 +103,3 @@ def _through(pages: Iterator[pb.VerifyLogResponse]) -> pb.VerifyLogResponse:
                 bar, total=page.head_revision - first + 1, completed=page.last_revision - first + 1
             )
     return whole
-
-
-def _progress() -> "Progress":
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    out = output.console(stderr=True)
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=out,
-        transient=True,
-        disable=not out.is_terminal,
-    )

@@ -86,7 +86,9 @@ CONTENTS: dict[str, Entry] = {
         "health", "Ask grpc.health.v1 whether the server serves; exit 1 unless it does.", _SERVER
     ),
     "namespace": Entry("namespaces", "Keep one registry for each team or tenant.", _SERVER),
-    "database": Entry("serving", "Upgrade, check and back up the server's database.", _SERVER),
+    "database": Entry(
+        "serving", "Upgrade, check, back up and compact the server's database.", _SERVER
+    ),
 }
 
 

@@ -17,6 +17,7 @@ from stagewire.cli.texts import one_line, remark, safe
 if TYPE_CHECKING:
     from google.protobuf.message import Message
     from rich.console import Console, RenderableType
+    from rich.progress import Progress
 
     from stagewire.cli.views import Column, View
 
@@ -98,6 +99,28 @@ def console(*, stderr: bool = False) -> "Console":
     if not found.is_terminal:
         found.width = _PIPE_WIDTH
     return found
+
+
+def progress() -> "Progress":
+    """Make a bar on standard error, which shows on a terminal and leaves nothing behind."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    out = console(stderr=True)
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=out,
+        transient=True,
+        disable=not out.is_terminal,
+    )
 
 
 def table(messages: "Sequence[M]", columns: "Sequence[Column[M]]") -> "RenderableType":

@@ -6,10 +6,13 @@ service floor: what it runs owns a database.
 """
 
 import inspect
+import logging
+import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import pydantic
 import typer
@@ -19,6 +22,13 @@ from stagewire.cli import output, texts
 from stagewire.cli.arguments import refuse
 from stagewire.cli.sessions import Session, command
 from stagewire.settings import Settings
+
+if TYPE_CHECKING:
+    from stagewire.store.compaction import Stretch
+    from stagewire.store.transactions import Tx
+
+SECONDS_A_DAY = 24 * 3600
+LONGEST_KEPT_DAYS = 36_500
 
 app = typer.Typer()
 
@@ -165,12 +175,103 @@ def backup(
     )
 
 
+@command(
+    database,
+    "compact",
+    examples=[
+        "stagewire database compact --keep-days 90 --dry-run",
+        "stagewire database compact --keep-days 90",
+    ],
+    everywhere=("output",),
+)
+def compact(
+    session: Session,
+    *,
+    keep_days: Annotated[
+        float,
+        typer.Option(
+            "--keep-days",
+            min=0,
+            max=LONGEST_KEPT_DAYS,
+            help="Changes younger than this stay in the log.",
+            show_default=False,
+        ),
+    ],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would go; change nothing.")
+    ] = False,
+    database_url: DatabaseUrl = None,
+    batch: Annotated[int, typer.Option("--batch", min=1, max=10_000, hidden=True)] = 1000,
+) -> None:
+    """Let the log's oldest revisions go; what is kept still verifies.
+
+    Works beside running servers on PostgreSQL; a SQLite file must not be served meanwhile. It may
+    be interrupted, and goes on where it was when it is run again. A watch that lags behind what
+    is kept begins again with a snapshot. The history of stages and aliases stays whole.
+    """
+    from stagewire.store import compaction
+
+    if math.isnan(keep_days):
+        refuse("--keep-days", "must be a number")
+    url = _url(database_url)
+    with _reading(url) as view, view() as tx:
+        old = compaction.older_than(tx, keep_days * SECONDS_A_DAY)
+    if old.count and not dry_run:
+        _compact(url, old, batch)
+    moment = datetime.fromtimestamp(old.until_time / 1e6, UTC).isoformat() if old.count else ""
+    kept = old.head - old.until
+    done = "would compact" if dry_run else "compacted"
+    text = f"{done} {old.count:,} revisions, up to revision {old.until} of {moment}"
+    output.show_plain(
+        {
+            "revisions": old.count,
+            "compacted_revision": old.until,
+            "compacted_time": moment,
+            "kept": kept,
+            "dry_run": dry_run,
+        },
+        session.output,
+        name=str(old.until),
+        text=f"{text if old.count else 'nothing is as old as that'}; the log holds {kept:,}",
+    )
+
+
+def _compact(url: str, old: "Stretch", batch: int) -> None:
+    """Compact, showing on standard error how far it is."""
+    import structlog
+
+    from stagewire.store import compaction
+    from stagewire.store.opening import open_database
+
+    # A refusal says it all in one line; a server's log lines would stand in the answer.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    trusts = _settings().trust_storage
+    opened = open_database(url, readers=1, listens=False, trusts_storage=trusts)
+    with closing(opened), output.progress() as progress:
+        bar = progress.add_task("compacting", total=old.count)
+        for mark in compaction.compact(opened, old.until, batch=batch):
+            progress.update(bar, completed=mark - old.after)
+
+
 @contextmanager
 def verifier(database_url: str) -> Iterator[Callable[[pb.VerifyLogRequest], pb.VerifyLogResponse]]:
     """Verify the log in a database itself, beside a running server or without one."""
+    from stagewire.service import audit
+
+    with _reading(database_url) as view:
+
+        def verify(request: pb.VerifyLogRequest) -> pb.VerifyLogResponse:
+            with view() as tx:
+                return audit.verify(tx, request)
+
+        yield verify
+
+
+@contextmanager
+def _reading(database_url: str) -> "Iterator[Callable[[], AbstractContextManager[Tx]]]":
+    """Give what begins a consistent, read-only view, beside a running server or without one."""
     import sqlalchemy as sa
 
-    from stagewire.service import audit
     from stagewire.store import upgrades
     from stagewire.store.database import parse_url
     from stagewire.store.sqlite import read_engine
@@ -181,15 +282,21 @@ def verifier(database_url: str) -> Iterator[Callable[[pb.VerifyLogRequest], pb.V
     engine = (
         read_engine(url, pool_size=1)
         if url.get_backend_name() == "sqlite"
-        else sa.create_engine(url, execution_options={"postgresql_readonly": True})
+        # One view for all statements of a transaction: the log may be compacted between two.
+        else sa.create_engine(
+            url,
+            isolation_level="REPEATABLE READ",
+            execution_options={"postgresql_readonly": True},
+        )
     )
 
-    def verify(request: pb.VerifyLogRequest) -> pb.VerifyLogResponse:
+    @contextmanager
+    def view() -> Iterator[Tx]:
         with engine.connect() as connection:
-            return audit.verify(Tx(connection), request)
+            yield Tx(connection)
 
     try:
-        yield verify
+        yield view
     finally:
         engine.dispose()
 

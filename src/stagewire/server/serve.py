@@ -187,7 +187,10 @@ def open_for_serving(settings: Settings) -> Database:
     else:
         upgrades.require(settings.database_url)
     return open_database(
-        settings.database_url, readers=settings.pool_threads + 8, listens=settings.listen
+        settings.database_url,
+        readers=settings.pool_threads + 8,
+        listens=settings.listen,
+        trusts_storage=settings.trust_storage,
     )
 
 

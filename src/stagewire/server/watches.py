@@ -172,8 +172,11 @@ class _Stream:
             await self._say(hello=self._hello(start))
             if start.snapshot is not None:
                 await self._snapshot(start.snapshot)
-            elif self.request.start == pb.WATCH_START_NOW:
-                # Or a stream that broke before its first change could not be resumed.
+            elif self.request.start == pb.WATCH_START_NOW or (
+                self.request.start == pb.WATCH_START_BEGINNING and start.position
+            ):
+                # Where it begins: from now, or where a compacted log does. Or a stream that broke
+                # before its first change could not be resumed, and would begin elsewhere.
                 await self._bookmark()
             await self._follow()
         except _SlowConsumer:

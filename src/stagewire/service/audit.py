@@ -140,6 +140,8 @@ def verify(tx: Tx, request: pb.VerifyLogRequest) -> pb.VerifyLogResponse:
     answer = pb.VerifyLogResponse(intact=True, head_revision=top.revision)
     if first > top.revision:
         answer.last_hash = top.head_hash
+        if top.compacted_revision == top.revision and top.compacted_hash != top.head_hash:
+            return _bad(answer, top.revision, "is not what the log's head row says")
         return answer
     previous = top.compacted_hash
     if first > top.compacted_revision + 1:

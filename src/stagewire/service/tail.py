@@ -446,6 +446,9 @@ class Tail:
                     raise BrokenLog(text)
                 return [], tx.head, chain
             entries, chain_after = _chained(_rows(tx, after), after, chain)
+            if not entries:
+                text = f"revision {after + 1} was compacted before it was read"
+                raise BrokenLog(text)
             return entries, tx.head, chain_after
 
         return self.database.read(work)

@@ -65,10 +65,18 @@ class _Dropped(Exception):
 class PostgresDatabase(Database):
     """A registry that several servers share."""
 
-    def __init__(self, url: sa.URL, *, readers: int = 64, listens: bool = True) -> None:
+    def __init__(
+        self,
+        url: sa.URL,
+        *,
+        readers: int = 64,
+        listens: bool = True,
+        trusts_storage: bool = False,
+    ) -> None:
         """Open the pools. Raises StartRefusal on a database that is not durable or a standby.
 
-        Without `listens` other servers' commits are found by looking only.
+        Without `listens` other servers' commits are found by looking only. With `trusts_storage`
+        a PostgreSQL that is told not to care for durability is taken with a warning.
         """
         super().__init__()
         self._listens = listens
@@ -87,7 +95,7 @@ class PostgresDatabase(Database):
             sa.event.listen(engine, "checkout", self._taken)
             sa.event.listen(engine, "checkin", self._given_back)
         try:
-            self._check_durable()
+            self._check_durable(trusts_storage=trusts_storage)
         except sa.exc.OperationalError as error:
             self.close()
             log.warning("database unreachable", exc_info=error)
@@ -210,21 +218,27 @@ class PostgresDatabase(Database):
     def _reader(self) -> sa.Connection:
         return self._reads.connect()
 
-    def _check_durable(self) -> None:
+    def _check_durable(self, *, trusts_storage: bool) -> None:
         with self._reads.connect() as connection:
             settings: dict[str, Any] = {
                 name: connection.exec_driver_sql(f"SHOW {name}").scalar_one()
-                for name in (*_DURABILITY, "server_version_num")
+                for name in (*_DURABILITY, "server_version", "server_version_num")
             }
             standby = connection.exec_driver_sql("SELECT pg_is_in_recovery()").scalar_one()
         if standby:
-            text = "the database is a standby; give the primary's address"
+            text = "the database is a standby, which takes no writes; give the primary's address"
             raise StartRefusal(text)
         if int(settings["server_version_num"]) < _OLDEST:
-            text = "PostgreSQL 14 or newer is needed"
+            text = f"PostgreSQL 14 or newer is needed, this is {settings['server_version']}"
             raise StartRefusal(text)
         if off := [name for name in _DURABILITY if settings[name] == "off"]:
-            text = f"PostgreSQL has {', '.join(off)}=off and could lose changes; turn it on"
+            if trusts_storage:
+                log.warning("PostgreSQL could lose changes; trusting the storage below it", off=off)
+                return
+            text = (
+                f"PostgreSQL has {', '.join(f'{name}=off' for name in off)} and could lose "
+                "changes; turn it on, or give --trust-storage where the storage itself is durable"
+            )
             raise StartRefusal(text)
 
 

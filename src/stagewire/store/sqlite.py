@@ -323,6 +323,8 @@ def _reserve_sessions(tx: Tx) -> int:
 
 def lock(path: Path) -> int:
     """Hold the file's lock for as long as this process lives, however it dies."""
+    # The file itself: a link to it elsewhere is no second registry.
+    path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:

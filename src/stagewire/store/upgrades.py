@@ -30,7 +30,7 @@ def upgrade(url: str) -> tuple[str | None, str]:
     """Upgrade the schema and answer (revision before, revision after).
 
     A SQLite file that exists is copied beside itself first. Raises StartRefusal when it is being
-    served or can't be reached.
+    served, belongs to a newer release or can't be reached.
     """
     parsed = parse_url(url)
     if parsed.get_backend_name() == "sqlite":
@@ -75,7 +75,7 @@ def require(url: str) -> None:
             f"run: stagewire database upgrade --database-url {shown}"
         )
     else:
-        text = f"{shown} has schema {current} of a newer release; upgrade stagewire itself"
+        raise _newer(parse_url(url), current)
     raise StartRefusal(text)
 
 
@@ -110,6 +110,8 @@ def _upgrade(url: sa.URL, *, backup: Path | None) -> tuple[str | None, str]:
             connection.rollback()
             if current == newest:
                 return current, newest
+            if current is not None and current not in _known():
+                raise _newer(url, current)
             if backup is not None and current is not None:
                 shutil.copy2(backup, backup.with_name(f"{backup.name}.before-{newest}"))
             config = _config()
@@ -148,6 +150,12 @@ def _newest() -> str:
 
 def _current(connection: sa.Connection) -> str | None:
     return alembic.migration.MigrationContext.configure(connection).get_current_revision()
+
+
+def _newer(url: sa.URL, current: str) -> StartRefusal:
+    shown = url.render_as_string(hide_password=True)
+    text = f"{shown} has schema {current} of a newer release; upgrade stagewire itself"
+    return StartRefusal(text)
 
 
 def _unreachable(url: sa.URL) -> StartRefusal:

@@ -35,7 +35,9 @@ class _WatchStartEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._Enu
     WATCH_START_SNAPSHOT: _WatchStart.ValueType  # 1
     """The present state, then the changes: an agent's first start."""
     WATCH_START_BEGINNING: _WatchStart.ValueType  # 2
-    """The whole retained log."""
+    """The whole retained log. Where older revisions were compacted, the first message after Hello is
+    a Bookmark at the last of them.
+    """
     WATCH_START_NOW: _WatchStart.ValueType  # 3
     """What changes from now on; the first message after Hello is a Bookmark to resume from."""
 
@@ -47,7 +49,9 @@ WATCH_START_UNSPECIFIED: WatchStart.ValueType  # 0
 WATCH_START_SNAPSHOT: WatchStart.ValueType  # 1
 """The present state, then the changes: an agent's first start."""
 WATCH_START_BEGINNING: WatchStart.ValueType  # 2
-"""The whole retained log."""
+"""The whole retained log. Where older revisions were compacted, the first message after Hello is
+a Bookmark at the last of them.
+"""
 WATCH_START_NOW: WatchStart.ValueType  # 3
 """What changes from now on; the first message after Hello is a Bookmark to resume from."""
 Global___WatchStart: typing_extensions.TypeAlias = WatchStart
