@@ -61,9 +61,9 @@ class Claim:
     resumed: bool
 
 
-def claims(stream: StreamRecord) -> Iterator[Claim]:
+def claims(history: History, stream: StreamRecord) -> Iterator[Claim]:
     """Give what a stream claims, message by message."""
-    position = _base(stream)
+    position = _base(history, stream)
     resumed = bool(stream.request.cursor)
     for heard in stream.heard:
         message = heard.message
@@ -81,15 +81,25 @@ def claims(stream: StreamRecord) -> Iterator[Claim]:
         position, resumed = until, False
 
 
-def _base(stream: StreamRecord) -> int | None:
+def _base(history: History, stream: StreamRecord) -> int | None:
     """Say after which revision a stream begins; None when a snapshot will say."""
     if stream.request.cursor:
         return cursors.decode(stream.request.cursor).revision
     if stream.request.start == pb.WATCH_START_BEGINNING:
-        return 0
+        return _mark_told(history, stream) or 0
     if stream.request.start == pb.WATCH_START_NOW and stream.heard:
         return stream.heard[0].message.hello.head_revision
     return None
+
+
+def _mark_told(history: History, stream: StreamRecord) -> int | None:
+    """Say at which mark of the log a stream said that it begins; None when it said nothing."""
+    if stream.request.start != pb.WATCH_START_BEGINNING or len(stream.heard) < 2:
+        return None
+    heard = stream.heard[1]
+    told = heard.message.bookmark.revision if heard.message.HasField("bookmark") else None
+    possible = {m.revision for m in history.marks if m.time < heard.time}
+    return told if told in possible and told >= history.least_mark(stream.opened) else None
 
 
 def streams(history: History) -> Iterator[tuple[WatcherRecord, StreamRecord]]:
@@ -103,7 +113,7 @@ def w1_ordered(history: History) -> int:
     """Revisions on a stream strictly increase between snapshots; Hello comes first."""
     count = 0
     for watcher, stream in streams(history):
-        last = _base(stream) or 0
+        last = _base(history, stream) or 0
         for index, heard in enumerate(stream.heard):
             message = heard.message
             require(
@@ -164,7 +174,7 @@ def w5_resumable(history: History) -> int:
 def _nothing_missing(history: History, invariant: str, *, resumed: bool) -> Iterator[int]:
     log = {event.revision: event for event in history.log}
     for watcher, stream in streams(history):
-        for claim in claims(stream):
+        for claim in claims(history, stream):
             if claim.resumed is not resumed:
                 continue
             entered = claim.message.HasField("snapshot_begin")
@@ -259,7 +269,7 @@ def w8_committed(history: History) -> int:
 
 
 def w9_gapless(history: History) -> int:
-    """The log holds every revision up to its head, once, and its chain verifies."""
+    """The log holds every revision above its mark up to its head, once, and its chain verifies."""
     chain = hashlib.sha256(b"stagewire log").digest()
     last_time = 0
     for number, event in enumerate(history.log, start=1):
@@ -270,6 +280,9 @@ def w9_gapless(history: History) -> int:
         chain = hashlib.sha256(chain + struct.pack(">qq", number, moment) + payload).digest()
         require(chain == event.chain_hash, "W9", "the chain breaks at", number)
         last_time = moment
+    mark = history.head.compacted_revision
+    require(history.first_listed == mark + 1, "W9", "lists from", history.first_listed, mark)
+    require(mark == max((m.revision for m in history.marks), default=0), "W9", "the mark is", mark)
     require(history.head.revision == len(history.log), "W9", "the head is", history.head.revision)
     require(history.head.head_hash == chain, "W9", "the head's hash is another")
     require(history.verified.intact, "W9", history.verified.problem)
@@ -337,15 +350,45 @@ def w12_announced(history: History) -> int:
             elif message.HasField("snapshot_begin"):
                 reason = message.snapshot_begin.reason
                 name = pb.SnapshotReason.Name(reason)
-                require(reason not in RESETS, "W12", watcher.name, name, "though nothing was lost")
+                lost = reason == pb.SNAPSHOT_REASON_COMPACTED and _was_compacted(
+                    stream, history.most_mark(heard.time)
+                )
+                require(
+                    lost or reason not in RESETS, "W12", watcher.name, name, "of what was not lost"
+                )
                 asked = not stream.request.cursor
                 requested = reason == pb.SNAPSHOT_REASON_REQUESTED
                 require(asked or not requested, "W12", watcher.name, "a snapshot nobody asked for")
                 count += 1
-        for claim in claims(stream):
+        for claim in claims(history, stream):
             require(claim.until >= claim.after, "W12", watcher.name, "went back to", claim.until)
             count += 1
+        count += _told_what_is_compacted(history, watcher, stream)
     return count
+
+
+def _was_compacted(stream: StreamRecord, mark: int) -> bool:
+    """Tell whether a stream's cursor lies below a mark."""
+    cursor = stream.request.cursor
+    return bool(cursor) and cursors.decode(cursor).revision < mark
+
+
+def _told_what_is_compacted(history: History, watcher: WatcherRecord, stream: StreamRecord) -> bool:
+    """Check that a stream which can't have what it asked for says so before anything else."""
+    mark = history.least_mark(stream.opened)
+    if not mark or len(stream.heard) < 2:
+        return False
+    first = stream.heard[1].message
+    if _was_compacted(stream, mark):
+        reset = first.snapshot_begin.reason == pb.SNAPSHOT_REASON_COMPACTED
+        require(reset, "W12", watcher.name, "resumed from below the mark", mark)
+        return True
+    if stream.request.start == pb.WATCH_START_BEGINNING and not stream.request.cursor:
+        require(
+            _mark_told(history, stream), "W12", watcher.name, "began without a word above", mark
+        )
+        return True
+    return False
 
 
 def w13_snapshots(history: History) -> int:
@@ -422,6 +465,9 @@ def w19_convergence(history: History) -> int:
     for watcher in history.watchers:
         first = watcher.streams[0].request
         if watcher.filter.kinds or first.start == pb.WATCH_START_NOW:
+            continue
+        if _mark_told(history, watcher.streams[0]):
+            # It was told from a mark on, and knows nothing of what has not changed since.
             continue
         require(
             not _told(watcher, history) - {event.revision for event in history.log},

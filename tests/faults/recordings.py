@@ -36,6 +36,7 @@ class StreamRecord:
     """One stream: what was asked for, and what came."""
 
     request: pb.WatchRequest
+    opened: float = 0.0
     heard: list[Heard] = field(default_factory=list)
 
 
@@ -66,12 +67,25 @@ class WriteRecord:
     refusal: str = ""
 
 
+@dataclass(frozen=True)
+class Mark:
+    """The revision up to which a compaction let the log go, and when that was about to commit."""
+
+    time: float
+    revision: int
+
+
 @dataclass
 class History:
     """Everything that checkers look at."""
 
     log_id: str = ""
+    #: Every event from the first on; what was compacted comes from an archive.
     log: list[pb.Event] = field(default_factory=list)
+    #: The first revision that the registry itself still listed in the end.
+    first_listed: int = 1
+    #: Every mark that the log had, in order; none when nothing was compacted.
+    marks: list[Mark] = field(default_factory=list)
     head: pb.GetHeadResponse = field(default_factory=pb.GetHeadResponse)
     verified: pb.VerifyLogResponse = field(default_factory=pb.VerifyLogResponse)
     watchers: list[WatcherRecord] = field(default_factory=list)
@@ -84,6 +98,15 @@ class History:
     bookmark_seconds: float = 15.0
     #: How much later than promised something may be on a busy machine.
     slack_seconds: float = 5.0
+
+    def least_mark(self, moment: float) -> int:
+        """Give the mark that the log had at least: of the last one the commit may be to come."""
+        passed = [mark.revision for mark in self.marks if mark.time < moment]
+        return passed[-2] if len(passed) > 1 else 0
+
+    def most_mark(self, moment: float) -> int:
+        """Give the mark that the log had at most."""
+        return max((mark.revision for mark in self.marks if mark.time < moment), default=0)
 
 
 class _Tapped:
@@ -113,7 +136,7 @@ def tap(watch: Watch, record: WatcherRecord) -> Watch:
     begin = watch._begin
 
     def opened(request: pb.WatchRequest, **options: Any) -> _Tapped:
-        stream = StreamRecord(request)
+        stream = StreamRecord(request, time.monotonic())
         record.streams.append(stream)
         return _Tapped(begin(request, **options), stream)
 
@@ -126,6 +149,7 @@ def take_stock(client: Client, history: History) -> None:
     history.head = client.watches.GetHead(pb.GetHeadRequest())
     history.log_id = history.head.log_id
     history.log = read_log(client)
+    history.first_listed = history.log[0].revision if history.log else history.head.revision + 1
     first = 0
     while True:
         history.verified = client.audit.VerifyLog(pb.VerifyLogRequest(from_revision=first))
@@ -174,6 +198,7 @@ class Recorder(threading.Thread):
         start: str,
         backoff: Any,
         reconnect_after: int = 0,
+        away_seconds: float = 0.0,
         dawdle_seconds: float = 0.0,
     ) -> None:
         super().__init__(name=f"watcher-{record.name}")
@@ -181,6 +206,7 @@ class Recorder(threading.Thread):
         self._start_at = start
         self._backoff = backoff
         self._reconnect_after = reconnect_after
+        self._away_seconds = away_seconds
         self._dawdle_seconds = dawdle_seconds
         self._halted = threading.Event()
         self._wanted = threading.Event()
@@ -196,6 +222,7 @@ class Recorder(threading.Thread):
             cursor = b""
             while not self._halted.is_set():
                 cursor = self._follow(cursor)
+                self.hurry.wait(self._away_seconds)
                 if not self._wanted.is_set():
                     self.away.set()
                     self._wanted.wait()

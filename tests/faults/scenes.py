@@ -19,7 +19,7 @@ from tests.faults.processes import CHANNEL_OPTIONS
 from tests.faults.recordings import History, Recorder, WatcherRecord, take_stock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 CATCH_UP_SECONDS = 60.0
 AT_ONCE = tenacity.wait_random(0, 0.1)
@@ -28,7 +28,9 @@ ALL = ["*"]
 TO_ALL = ("grpc.service_config", '{"loadBalancingConfig": [{"round_robin": {}}]}')
 
 #: Name, filter, start, and how the watcher behaves.
-WATCHERS: tuple[tuple[str, dict[str, Any], str, dict[str, Any]], ...] = (
+Watching = tuple[str, dict[str, Any], str, dict[str, Any]]
+
+WATCHERS: tuple[Watching, ...] = (
     ("everything", {"namespaces": ALL}, "snapshot", {}),
     ("everything-from-1", {"namespaces": ALL}, "beginning", {}),
     ("everything-slowly", {"namespaces": ALL}, "beginning", {"dawdle_seconds": 0.02}),
@@ -75,7 +77,13 @@ class Scene:
     """Writers and watchers on one address, recorded."""
 
     def __init__(
-        self, address: str, *, seed: int, bookmark_seconds: float, writers: int = 4
+        self,
+        address: str,
+        *,
+        seed: int,
+        bookmark_seconds: float,
+        writers: int = 4,
+        watchers: Sequence[Watching] = WATCHERS,
     ) -> None:
         self.history = History(bookmark_seconds=bookmark_seconds)
         with impatient():
@@ -87,18 +95,24 @@ class Scene:
             for _ in range(writers)
         ]
         self.writers = self._writers(seed)
-        self.recorders = [self._recorder(n, *watcher) for n, watcher in enumerate(WATCHERS)]
+        self.recorders: list[Recorder] = []
+        for watcher in watchers:
+            self._add(*watcher)
 
     def _writers(self, seed: int) -> list[Writer]:
         return [Writer(c, seed * 100 + n) for n, c in enumerate(self._channels)]
 
-    def _recorder(
-        self, number: int, name: str, fields: dict[str, Any], start: str, ways: dict[str, Any]
-    ) -> Recorder:
+    def admit(self, watcher: Watching) -> None:
+        """Have one more watch, from now on."""
+        self._add(*watcher).start()
+
+    def _add(self, name: str, fields: dict[str, Any], start: str, ways: dict[str, Any]) -> Recorder:
         record = WatcherRecord(name, pb.WatchFilter(**fields), dawdles="dawdle_seconds" in ways)
         self.history.watchers.append(record)
-        client = self.clients[number % len(self.clients)]
-        return Recorder(client, record, start=start, backoff=AT_ONCE, **ways)
+        client = self.clients[len(self.recorders) % len(self.clients)]
+        recorder = Recorder(client, record, start=start, backoff=AT_ONCE, **ways)
+        self.recorders.append(recorder)
+        return recorder
 
     @contextmanager
     def playing(self) -> Iterator[None]:

@@ -18,7 +18,7 @@ from stagewire import errors, failpoints
 from stagewire.store import schema
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
     from stagewire.store.database import Database
     from stagewire.store.transactions import Tx
@@ -79,7 +79,7 @@ def older_than(tx: Tx, seconds: float) -> Stretch:
     return Stretch(top.compacted_revision, newest.revision, newest.commit_time, top.revision)
 
 
-def compact(database: Database, until: int, *, batch: int = BATCH) -> Iterator[int]:
+def compact(database: Database, until: int, *, batch: int = BATCH) -> Generator[int]:
     """Let revisions up to `until` go, giving the mark after each batch, which is then durable."""
     mark = 0
     while mark < until:
