@@ -66,7 +66,12 @@ def _takes_settings(function: Callable[..., None]) -> Callable[..., None]:
             default=None,
             annotation=Annotated[
                 field.annotation | None,  # type: ignore[operator]  # a setting has a type
-                typer.Option(help=field.description, show_default=str(field.default)),
+                typer.Option(
+                    # What is off needs no option to turn it off.
+                    *([f"--{name.replace('_', '-')}"] if field.default is False else []),
+                    help=field.description,
+                    show_default=str(field.default),
+                ),
             ],
         )
         for name, field in Settings.model_fields.items()
