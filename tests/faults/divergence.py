@@ -39,7 +39,7 @@ def at_this_moment(history: History, absent: set[str]) -> History:
     watchers = [
         replace(
             watcher,
-            streams=[StreamRecord(s.request, list(s.heard)) for s in watcher.streams],
+            streams=[StreamRecord(s.request, s.opened, list(s.heard)) for s in watcher.streams],
             events=list(watcher.events),
         )
         for watcher in history.watchers
@@ -155,7 +155,7 @@ def _since(watcher: WatcherRecord) -> WatcherRecord:
             request = pb.WatchRequest()
             request.CopyFrom(stream.request)
             request.ClearField("cursor")
-            streams = [StreamRecord(request, [_asked_for(h) for h in stream.heard])]
+            streams = [StreamRecord(request, stream.opened, [_asked_for(h) for h in stream.heard])]
             streams += watcher.streams[index + 1 :]
             return replace(watcher, streams=streams, events=_events_since(watcher))
     return watcher
