@@ -25,7 +25,7 @@ CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.min_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 200),
 )
-START_SECONDS = 30.0
+START_SECONDS = 60.0
 
 
 def free_port() -> int:

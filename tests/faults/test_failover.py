@@ -167,15 +167,16 @@ def test_nothing_is_acknowledged_that_a_synchronous_standby_has_not_got(
 @pytest.mark.fault
 @pytest.mark.timeout(900)
 def test_servers_go_over_to_the_new_primary_when_the_old_one_is_silent(
-    tmp_path: Path, record_property: Callable[[str, object], None]
+    tmp_path: Path, at_length: bool, record_property: Callable[[str, object], None]
 ) -> None:
+    limit = 5.0 if at_length else 2.0
     with (
         pair(synchronous=True) as (one, two),
-        replicas(one.url(two), tmp_path) as (_servers, address),
+        replicas(one.url(two), tmp_path, freshness_seconds=limit) as (_servers, address),
     ):
         scene = Scene(address, seed=170, bookmark_seconds=BOOKMARK_SECONDS)
-        # Whoever can't reach the log may not know it for 5 s, and then takes one to say goodbye.
-        scene.history.slack_seconds += 6.0
+        # Whoever can't reach the log does not know it at once, and takes a second for goodbyes.
+        scene.history.slack_seconds += limit + 1.0
         with scene.playing():
             threading.Event().wait(1.0)
             # Its sockets stay open: nothing tells the servers that nobody is there any more.
