@@ -223,7 +223,7 @@ def compact(
         old = compaction.older_than(tx, keep_days * SECONDS_A_DAY)
     if old.count and not dry_run:
         _compact(url, old, batch)
-    moment = datetime.fromtimestamp(old.until_time / 1e6, UTC).isoformat() if old.count else ""
+    moment = datetime.fromtimestamp(old.until_time / 1e6, UTC).isoformat(timespec="seconds")
     kept = old.head - old.until
     done = "would compact" if dry_run else "compacted"
     text = f"{done} {old.count:,} revisions, up to revision {old.until} of {moment}"
@@ -231,7 +231,7 @@ def compact(
         {
             "revisions": old.count,
             "compacted_revision": old.until,
-            "compacted_time": moment,
+            "compacted_time": moment if old.count else "",
             "kept": kept,
             "dry_run": dry_run,
         },
