@@ -103,6 +103,12 @@ def delete_version(
     return registry.DeleteModelVersion(request, ANONYMOUS).version
 
 
+def hand_out_sessions(registry: Registry, count: int = 10) -> None:
+    """Have sessions up to this one handed out, as if so many streams had been opened."""
+    while registry.database.next_session() < count:
+        pass
+
+
 def found(registry: Registry, name: str = MODEL, *, namespace: str = "") -> pb.GetModelResponse:
     """Read a model with what its stages and aliases hold."""
     return registry.GetModel(pb.GetModelRequest(namespace=namespace, model=name), ANONYMOUS)

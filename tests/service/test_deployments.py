@@ -10,10 +10,25 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from stagewire import pb
 from stagewire.service.callers import ANONYMOUS
 from stagewire.service.cursors import Cursor
-from tests.factories import head, model, promote, refused, rename, sql, version, versions
+from tests.factories import (
+    hand_out_sessions,
+    head,
+    model,
+    promote,
+    refused,
+    rename,
+    sql,
+    version,
+    versions,
+)
 
 if TYPE_CHECKING:
     from stagewire.service.registry import Registry
+
+
+@pytest.fixture(autouse=True)
+def _sessions(registry: Registry) -> None:
+    hand_out_sessions(registry)
 
 
 def target(running: int = 1, **fields: Any) -> pb.TargetStatus:
@@ -159,7 +174,7 @@ def test_lag_is_unknown_without_a_cursor_of_this_logs_history(registry: Registry
 def test_an_agent_not_heard_of_for_long_is_silent(registry: Registry, database_url: str) -> None:
     model(registry)
     report(registry, target())
-    sql(database_url, "UPDATE agents SET report_time = report_time - 31 * 1000000")
+    sql(database_url, "UPDATE agents SET lease_end_time = lease_end_time - 31 * 1000000")
 
     silent = (deployments(registry)[0].silent, status(registry).silent)
     report(registry, seq=2)

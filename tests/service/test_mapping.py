@@ -14,6 +14,7 @@ from tests.factories import (
     delete,
     delete_version,
     found,
+    hand_out_sessions,
     model,
     numbered,
     promote,
@@ -140,6 +141,7 @@ def test_every_field_of_a_deployment_is_set(registry: Registry) -> None:
         observed_cursor=Cursor(top.log_id, 1, b"12345678", b"12345678").encode(),
         targets=[target],
     )
+    hand_out_sessions(registry)
     registry.ReportStatus(request, ANONYMOUS)
 
     page = registry.ListDeployments(pb.ListDeploymentsRequest(), ANONYMOUS)

@@ -167,6 +167,11 @@ def _(scene: Scene) -> None:
     scene.churn().resolve("churn", alias="challenger")
 
 
+@case("AGENT_NOT_FOUND")
+def _(scene: Scene) -> None:
+    scene.client.deployments.ForgetAgent(pb.ForgetAgentRequest(agent="gpu-7"))
+
+
 @case("STAGE_EMPTY")
 def _(scene: Scene) -> None:
     scene.churn().resolve("churn", stage="Production")

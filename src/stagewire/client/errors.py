@@ -142,6 +142,10 @@ class StageEmpty(NotFound):
     """No version of the model holds this stage."""
 
 
+class AgentNotFound(NotFound):
+    """No agent of this name has reported, or it is forgotten."""
+
+
 class AlreadyExists(StagewireError):
     """It is there already."""
 

@@ -1,106 +1,35 @@
-"""What agents run: their newest reports, held against what the registry desires."""
+"""What agents run, as they reported it, held against what the registry desires."""
 
 from __future__ import annotations
 
-import time
-from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
 import sqlalchemy as sa
 from google.protobuf.duration_pb2 import Duration
 
 from stagewire import names, pb
-from stagewire.service import cursors, messages
-from stagewire.store import lookup, pages, schema
-from stagewire.store.transactions import dialect_insert
+from stagewire.service import messages
+from stagewire.store import clock, lookup, pages, patterns, schema
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from stagewire.store.transactions import Tx
 
-REPORT_INTERVAL_SECONDS = 10
-SILENT_AFTER_SECONDS = 3 * REPORT_INTERVAL_SECONDS
 MOST_SHOWN = 1000
 
 _DEPLOYMENT = schema.Deployment
-_AGENT_KEY = ("namespace", "agent")
-_DEPLOYMENT_KEY = ("namespace", "target", "model", "stage_key", "agent")
-
-
-def report(tx: Tx, request: pb.ReportStatusRequest) -> pb.ReportStatusResponse:
-    """Record what an agent runs, unless a newer report is recorded."""
-    space = lookup.namespace_to_write_in(tx, request.namespace).name
-    now = time.time_ns() // 1000
-    observed = 0
-    if request.observed_cursor:
-        observed = cursors.decode(request.observed_cursor, "observed_cursor").revision
-    order = {"session": request.session, "seq": request.seq}
-    dialect = tx.connection.dialect.name
-    sign_of_life = {
-        "namespace": space,
-        "agent": request.agent,
-        "log_id": request.log_id,
-        "observed_revision": observed,
-        "report_time": now,
-        **order,
-    }
-    tx.run(_upsert(dialect, schema.Agent, _AGENT_KEY), sign_of_life)
-    rows = [
-        {
-            "namespace": space,
-            "target": target.target,
-            "model": names.lookup_model(target.model),
-            "stage_key": names.stage_key(target.stage),
-            "agent": request.agent,
-            "stage": target.stage,
-            "desired_number": target.desired_version,
-            "running_number": target.running_version,
-            "running_digest": target.running_digest,
-            "state": target.state,
-            "error": target.error,
-            "agent_time": messages.micros(target.agent_time),
-            "report_time": now,
-            **order,
-        }
-        for target in request.targets
-    ]
-    if rows:
-        tx.run(_upsert(dialect, _DEPLOYMENT, _DEPLOYMENT_KEY), rows)
-    return pb.ReportStatusResponse(next_report_after=Duration(seconds=REPORT_INTERVAL_SECONDS))
-
-
-@cache
-def _upsert(dialect: str, table: type[schema.Table], key: tuple[str, ...]) -> sa.Executable:
-    """Insert, or replace what an earlier (session, seq) said."""
-    statement = dialect_insert(dialect)(table)
-    old, new = table.__table__.c, statement.excluded
-    newer = sa.or_(
-        new.session > old.session, sa.and_(new.session == old.session, new.seq > old.seq)
-    )
-    upsert: sa.Executable = statement.on_conflict_do_update(
-        index_elements=list(key),
-        set_={column.name: new[column.name] for column in old if column.name not in key},
-        where=newer,
-    )
-    return upsert
+_AGENT = schema.Agent
+_HOLDER = schema.StageHolder
 
 
 def list_(tx: Tx, request: pb.ListDeploymentsRequest) -> pb.ListDeploymentsResponse:
     """List deployments, desired against running."""
     space = lookup.namespace(tx, request.namespace).name
-    wanted = {
-        "model": names.lookup_model(request.model),
-        "stage_key": names.stage_key(request.stage),
-        "target": request.target,
-        "agent": request.agent,
-    }
-    statement = _reported(space)
-    for column, value in wanted.items():
-        if value:
-            statement = statement.where(_DEPLOYMENT.__table__.c[column] == value)
+    reported = _Reported(tx, space)
+    conditions, query = _wanted(request, reported)
     paged = pages.paginate(
-        statement,
+        reported.statement.where(*conditions),
         [
             pages.Key(_DEPLOYMENT.target),
             pages.Key(_DEPLOYMENT.model),
@@ -109,64 +38,126 @@ def list_(tx: Tx, request: pb.ListDeploymentsRequest) -> pb.ListDeploymentsRespo
         ],
         token=request.page_token,
         size=request.page_size,
-        query=("ListDeployments", space, *wanted.values()),
+        query=("ListDeployments", space, *query),
     )
     rows, token = paged.split(tx.rows(paged.statement))
     return pb.ListDeploymentsResponse(
-        deployments=_deployments(tx, space, rows), next_page_token=token
+        deployments=_deployments(tx, reported.now, rows), next_page_token=token
     )
+
+
+def _wanted(
+    request: pb.ListDeploymentsRequest, reported: _Reported
+) -> tuple[list[sa.ColumnElement[bool]], list[object]]:
+    """Return what a request asks for, as conditions and as what its pages have in common."""
+    equal = {
+        _DEPLOYMENT.model: names.lookup_model(request.model),
+        _DEPLOYMENT.stage_key: names.stage_key(request.stage),
+        _DEPLOYMENT.target: request.target,
+        _DEPLOYMENT.agent: request.agent,
+    }
+    conditions = [column == value for column, value in equal.items() if value]
+    if request.target_prefix:
+        conditions.append(patterns.begins_with(_DEPLOYMENT.target, request.target_prefix))
+    states = sorted(set(request.states))
+    if states:
+        conditions.append(_DEPLOYMENT.state.in_(states))
+    in_sync = request.in_sync if request.HasField("in_sync") else None
+    silent = request.silent if request.HasField("silent") else None
+    for claim, held in ((reported.in_sync, in_sync), (reported.silent, silent)):
+        if held is not None:
+            conditions.append(claim if held else sa.not_(claim))
+    return conditions, [*equal.values(), request.target_prefix, states, in_sync, silent]
 
 
 def status(tx: Tx, request: pb.GetDeploymentStatusRequest) -> pb.GetDeploymentStatusResponse:
     """Return one model's deployments, counted."""
     space = lookup.namespace(tx, request.namespace).name
     owner = lookup.model(tx, space, request.model)
-    statement = (
-        _reported(space)
-        .where(_DEPLOYMENT.model == owner.name)
-        .order_by(_DEPLOYMENT.target, _DEPLOYMENT.stage_key, _DEPLOYMENT.agent)
+    reported = _Reported(tx, space)
+    statement = reported.statement.where(_DEPLOYMENT.model == owner.name)
+    first = statement.order_by(_DEPLOYMENT.target, _DEPLOYMENT.stage_key, _DEPLOYMENT.agent).limit(
+        MOST_SHOWN
     )
-    found = _deployments(tx, space, tx.rows(statement))
+    found = statement.subquery()
+    counted = sa.select(
+        sa.func.count().label("total"),
+        _count(found.c.in_sync).label("in_sync"),
+        _count(found.c.silent).label("silent"),
+        _count(sa.not_(sa.or_(found.c.in_sync, found.c.silent))).label("drifting"),
+    )
+    counts = tx.rows(counted.select_from(found))[0]
     return pb.GetDeploymentStatusResponse(
-        deployments=found[:MOST_SHOWN],
-        total=len(found),
-        in_sync=sum(d.in_sync for d in found),
-        silent=sum(d.silent for d in found),
+        deployments=_deployments(tx, reported.now, tx.rows(first)),
+        total=counts.total,
+        in_sync=counts.in_sync,
+        silent=counts.silent,
+        drifting=counts.drifting,
     )
 
 
-def _reported(space: str) -> sa.Select[Any]:
-    """Select reports beside the newest sign of life of their agent."""
-    agent = schema.Agent
-    statement = (
-        sa.select(
-            _DEPLOYMENT,
-            agent.log_id,
-            agent.observed_revision,
-            agent.report_time.label("alive_time"),
+class _Reported:
+    """Deployments beside their agent's newest sign of life and what is desired of them."""
+
+    def __init__(self, tx: Tx, space: str) -> None:
+        self.now = clock.now(tx)
+        self.silent = _AGENT.lease_end_time < self.now
+        desired = sa.func.coalesce(_primary(), 0)
+        self.in_sync = _DEPLOYMENT.running_number == desired
+        statement = (
+            sa.select(
+                _DEPLOYMENT,
+                _AGENT.log_id,
+                _AGENT.observed_revision,
+                _AGENT.lease_end_time,
+                desired.label("primary"),
+                self.in_sync.label("in_sync"),
+                self.silent.label("silent"),
+            )
+            .join(
+                _AGENT,
+                sa.and_(
+                    _AGENT.namespace == _DEPLOYMENT.namespace, _AGENT.agent == _DEPLOYMENT.agent
+                ),
+            )
+            .where(_DEPLOYMENT.namespace == space)
         )
-        .join(
-            agent,
-            sa.and_(agent.namespace == _DEPLOYMENT.namespace, agent.agent == _DEPLOYMENT.agent),
+        self.statement = cast("sa.Select[Any]", statement)
+
+
+def _primary() -> sa.ScalarSelect[Any]:
+    """Read the primary of a deployment's model and stage."""
+    return (
+        sa.select(sa.func.max(_HOLDER.number))
+        .join(schema.Name, schema.Name.model_id == _HOLDER.model_id)
+        .where(
+            schema.Name.namespace == _DEPLOYMENT.namespace,
+            schema.Name.name == _DEPLOYMENT.model,
+            _HOLDER.stage_key == _DEPLOYMENT.stage_key,
+            _HOLDER.left_revision.is_(None),
         )
-        .where(_DEPLOYMENT.namespace == space)
+        .correlate(_DEPLOYMENT)
+        .scalar_subquery()
     )
-    return cast("sa.Select[Any]", statement)
 
 
-def _deployments(tx: Tx, space: str, rows: Sequence[Any]) -> list[pb.Deployment]:
-    desired = _desired(tx, space, {(row.model, row.stage_key) for row in rows})
-    behind = {row.observed_revision + 1 for row in rows if row.observed_revision < tx.head}
+def _count(claim: sa.ColumnElement[bool]) -> sa.ColumnElement[int]:
+    return sa.func.coalesce(sa.func.sum(sa.case((claim, 1), else_=0)), 0)
+
+
+def _deployments(tx: Tx, now: int, rows: Sequence[Any]) -> list[pb.Deployment]:
+    known = [row for row in rows if row.log_id == tx.log_id and row.observed_revision <= tx.head]
+    behind = {row.observed_revision + 1 for row in known if row.observed_revision < tx.head}
     waiting = sa.select(schema.Log.revision, schema.Log.commit_time).where(
         schema.Log.revision.in_(behind)
     )
-    times = {row.revision: row.commit_time for row in tx.rows(waiting)} if behind else {}
-    now = time.time_ns() // 1000
+    since = {row.revision: row.commit_time for row in tx.rows(waiting)} if behind else {}
+    since[tx.head + 1] = now
     found = []
     for row in rows:
-        number = desired.get((row.model, row.stage_key), 0)
-        known = row.log_id == tx.log_id and row.observed_revision <= tx.head
-        since = times.get(row.observed_revision + 1, now)
+        is_known = row.log_id == tx.log_id and row.observed_revision <= tx.head
+        # Not there where the log was compacted: how old it was nobody knows any more.
+        waits_since = since.get(row.observed_revision + 1) if is_known else None
         found.append(
             pb.Deployment(
                 namespace=row.namespace,
@@ -174,19 +165,21 @@ def _deployments(tx: Tx, space: str, rows: Sequence[Any]) -> list[pb.Deployment]
                 agent=row.agent,
                 model=row.model,
                 stage=row.stage,
-                desired_version=number,
+                desired_version=row.primary,
                 agent_desired_version=row.desired_number,
                 running_version=row.running_number,
                 running_digest=row.running_digest,
                 state=row.state,
                 error=row.error,
-                in_sync=row.running_number == number,
-                silent=now - row.alive_time > SILENT_AFTER_SECONDS * 1_000_000,
-                lag_revisions=tx.head - row.observed_revision if known else -1,
-                lag=_duration(max(0, now - since)) if known else None,
+                in_sync=row.in_sync,
+                silent=row.silent,
+                lag_revisions=tx.head - row.observed_revision if is_known else -1,
+                lag=None if waits_since is None else _duration(max(0, now - waits_since)),
                 agent_time=messages.timestamp(row.agent_time) if row.agent_time else None,
                 report_time=messages.timestamp(row.report_time),
                 session=row.session,
+                seq=row.seq,
+                lease_end_time=messages.timestamp(row.lease_end_time),
             )
         )
     return found
@@ -196,22 +189,3 @@ def _duration(micros: int) -> Duration:
     duration = Duration()
     duration.FromMicroseconds(micros)
     return duration
-
-
-def _desired(tx: Tx, space: str, places: set[tuple[str, str]]) -> dict[tuple[str, str], int]:
-    """Read the primaries of (model name, stage key) pairs."""
-    if not places:
-        return {}
-    holder, name = schema.StageHolder, schema.Name
-    statement = (
-        sa.select(name.name, holder.stage_key, sa.func.max(holder.number).label("number"))
-        .join(name, name.model_id == holder.model_id)
-        .where(
-            name.namespace == space,
-            name.name.in_({model for model, _ in places}),
-            holder.stage_key.in_({stage for _, stage in places}),
-            holder.left_revision.is_(None),
-        )
-        .group_by(name.name, holder.stage_key)
-    )
-    return {(row.name, row.stage_key): row.number for row in tx.rows(statement)}

@@ -119,8 +119,9 @@ def delete(tx: Tx, request: pb.DeleteNamespaceRequest) -> pb.DeleteNamespaceResp
         history.record_stage(tx, pb.CHANGE_KIND_STAGE_DELETED, messages.stage(tx, stage))
     tx.delete(schema.Stage, namespace=row.name)
     tx.delete(schema.Name, namespace=row.name)
-    tx.delete(schema.Deployment, namespace=row.name)
-    tx.delete(schema.Agent, namespace=row.name)
     tx.delete(schema.Namespace, name=row.name)
+    # After the row that reports hold on to, so that none is written behind these.
+    tx.delete(schema.Agent, namespace=row.name)
+    tx.delete(schema.Deployment, namespace=row.name)
     history.record_namespace(tx, pb.CHANGE_KIND_NAMESPACE_DELETED, state)
     return pb.DeleteNamespaceResponse()

@@ -14,11 +14,13 @@ from stagewire.service import (
     metrics,
     models,
     namespaces,
+    reports,
     rollbacks,
     stages,
     transitions,
     versions,
 )
+from stagewire.service.batches import Batch as batch
 from stagewire.service.hot import Memory as memory
 from stagewire.service.operations import Note as note
 from stagewire.service.operations import Read as read
@@ -80,9 +82,10 @@ class Registry:
     ListEvents = read(audit.list_events)
     VerifyLog = read(audit.verify)
 
-    ReportStatus = note(deployments.report)
+    ReportStatus = batch(reports.Intake)
     ListDeployments = read(deployments.list_)
     GetDeploymentStatus = read(deployments.status)
+    ForgetAgent = note(reports.forget)
 
     def __init__(self, database: Database) -> None:
         """Serve from `database`, whose schema is up to date."""

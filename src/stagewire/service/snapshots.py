@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from stagewire import names, pb
 from stagewire.service import messages, models, states
 from stagewire.service.tail import history_changed
-from stagewire.store import events, schema
+from stagewire.store import events, patterns, schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -187,23 +187,8 @@ def _models(spaces: list[str], filter_: Filter) -> sa.Select[Any]:
     if filter_.models:
         statement = statement.where(schema.Model.name.in_(sorted(filter_.models)))
     if filter_.prefix:
-        # Compared as a range, by code point on both databases; the last one has no successor.
-        statement = statement.where(schema.Model.name >= filter_.prefix)
-        above = _above(filter_.prefix)
-        if above:
-            statement = statement.where(schema.Model.name < above)
+        statement = statement.where(patterns.begins_with(schema.Model.name, filter_.prefix))
     return statement
-
-
-def _above(prefix: str) -> str:
-    """Give the least text above every text with this prefix, or ''."""
-    for end in range(len(prefix), 0, -1):
-        code = ord(prefix[end - 1])
-        if code < 0x10FFFF:  # noqa: PLR2004  # Unicode's last
-            # Surrogates are no characters: step over them.
-            following = 0xE000 if code == 0xD7FF else code + 1  # noqa: PLR2004
-            return prefix[: end - 1] + chr(following)
-    return ""
 
 
 def _versions(

@@ -27,6 +27,12 @@ Row = sa.Row[Any]
 _NAMESPACE = sa.select(schema.Namespace).where(schema.Namespace.name == sa.bindparam("name"))
 _NAMESPACE_SHARED = _NAMESPACE.with_for_update(read=True)
 _NAMESPACE_OWNED = _NAMESPACE.with_for_update(key_share=True)
+_NAMESPACES_KEPT = (
+    sa.select(schema.Namespace.name)
+    .where(schema.Namespace.name.in_(sa.bindparam("names", expanding=True)))
+    .order_by(schema.Namespace.name)
+    .with_for_update(read=True, key_share=True)
+)
 _BEARER = (
     sa.select(schema.Model)
     .join(schema.Name, schema.Name.model_id == schema.Model.id)
@@ -90,14 +96,27 @@ def namespace_to_change(tx: Tx, name: str) -> Row:
     return row
 
 
+def namespaces_to_report_in(tx: Tx, names_: Iterable[str]) -> set[str]:
+    """Read which namespaces exist, and keep those from being deleted until the commit.
+
+    Nothing else waits for that lock, nor it for anything else.
+    """
+    return set(tx.connection.execute(_NAMESPACES_KEPT, {"names": sorted(names_)}).scalars())
+
+
+def no_namespace(name: str) -> errors.RegistryError:
+    """Build the refusal for a namespace that does not exist."""
+    return errors.not_found(
+        "NAMESPACE_NOT_FOUND",
+        "namespace",
+        name,
+        f"namespace {name!r} does not exist; create it, or leave it out for 'default'",
+    )
+
+
 def _found_namespace(row: Row | None, name: str) -> Row:
     if row is None:
-        raise errors.not_found(
-            "NAMESPACE_NOT_FOUND",
-            "namespace",
-            name,
-            f"namespace {name!r} does not exist; create it, or leave it out for 'default'",
-        )
+        raise no_namespace(name)
     return row
 
 

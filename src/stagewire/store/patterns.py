@@ -1,4 +1,7 @@
-"""LIKE and ILIKE that mean the same on every database; only ASCII letters have two cases."""
+"""Texts like a pattern, and texts with a prefix: the same ones on every database.
+
+Only ASCII letters have two cases.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +30,25 @@ def like(column: sa.SQLColumnExpression[Any], pattern: str) -> sa.ColumnElement[
 def ilike(column: sa.SQLColumnExpression[Any], pattern: str) -> sa.ColumnElement[bool]:
     """Return what `like` does, taking A to Z and a to z as one."""
     return _FoldedLike(column, sa.literal(pattern.translate(_LOWER), _Pattern()))
+
+
+def begins_with(column: sa.SQLColumnExpression[Any], prefix: str) -> sa.ColumnElement[bool]:
+    """Return the condition that a text begins so, as a range that an index answers."""
+    # By code point, as both databases compare; the last text has nothing above it.
+    above = _above(prefix)
+    reached = column >= prefix
+    return sa.and_(reached, column < above) if above else reached
+
+
+def _above(prefix: str) -> str:
+    """Give the least text above every text with this prefix, or ''."""
+    for end in range(len(prefix), 0, -1):
+        code = ord(prefix[end - 1])
+        if code < 0x10FFFF:  # noqa: PLR2004  # Unicode's last
+            # Surrogates are no characters: step over them.
+            following = 0xE000 if code == 0xD7FF else code + 1  # noqa: PLR2004
+            return prefix[: end - 1] + chr(following)
+    return ""
 
 
 class _Pattern(sa.types.TypeDecorator[str]):

@@ -422,7 +422,11 @@ class LatestMetric(Table):
 
 
 class Agent(Table):
-    """The newest report of an agent, by (session, seq)."""
+    """The newest report of an agent, by (session, seq).
+
+    Of its session, reports before `complete_from_seq` count no more; at `lease_end_time` it
+    becomes silent.
+    """
 
     __tablename__ = "agents"
     namespace: Mapped[str] = mapped_column(primary_key=True)
@@ -432,6 +436,8 @@ class Agent(Table):
     log_id: Mapped[str]
     observed_revision: Mapped[int]
     report_time: Mapped[int]
+    complete_from_seq: Mapped[int]
+    lease_end_time: Mapped[int]
 
 
 class Deployment(Table):
@@ -453,4 +459,10 @@ class Deployment(Table):
     seq: Mapped[int]
     agent_time: Mapped[int]
     report_time: Mapped[int]
-    __table_args__ = (sa.Index(None, "namespace", "model"),)
+    # Each filter's index has the order of the pages. No column that every report changes is in
+    # any of them, so that PostgreSQL may update rows in place.
+    __table_args__ = (
+        sa.Index(None, "namespace", "model", "target", "stage_key", "agent"),
+        sa.Index(None, "namespace", "agent", "target", "model", "stage_key"),
+        sa.Index(None, "namespace", "state", "target", "model", "stage_key", "agent"),
+    )

@@ -135,6 +135,7 @@ class ReportStatusRequest(google.protobuf.message.Message):
     LOG_ID_FIELD_NUMBER: builtins.int
     OBSERVED_CURSOR_FIELD_NUMBER: builtins.int
     TARGETS_FIELD_NUMBER: builtins.int
+    COMPLETE_FROM_SEQ_FIELD_NUMBER: builtins.int
     namespace: builtins.str
     """Optional. Namespace; empty means `default`."""
     agent: builtins.str
@@ -147,6 +148,10 @@ class ReportStatusRequest(google.protobuf.message.Message):
     """Optional. Hello.log_id of that stream."""
     observed_cursor: builtins.bytes
     """Optional. The last cursor it has dealt with; its lag is measured by it."""
+    complete_from_seq: builtins.int
+    """Optional. Says that the reports from this seq to this one name all that the agent runs: what
+    only earlier ones named is forgotten. 0 means that there may be more, and nothing is.
+    """
     @property
     def targets(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___TargetStatus]:
         """Optional. Its targets, at most 1,000; none is a sign of life."""
@@ -161,8 +166,9 @@ class ReportStatusRequest(google.protobuf.message.Message):
         log_id: builtins.str | None = ...,
         observed_cursor: builtins.bytes | None = ...,
         targets: collections.abc.Iterable[Global___TargetStatus] | None = ...,
+        complete_from_seq: builtins.int | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["agent", b"agent", "log_id", b"log_id", "namespace", b"namespace", "observed_cursor", b"observed_cursor", "seq", b"seq", "session", b"session", "targets", b"targets"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["agent", b"agent", "complete_from_seq", b"complete_from_seq", "log_id", b"log_id", "namespace", b"namespace", "observed_cursor", b"observed_cursor", "seq", b"seq", "session", b"session", "targets", b"targets"]) -> None: ...
 
 Global___ReportStatusRequest: typing_extensions.TypeAlias = ReportStatusRequest
 
@@ -173,17 +179,25 @@ class ReportStatusResponse(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     NEXT_REPORT_AFTER_FIELD_NUMBER: builtins.int
+    SUPERSEDED_FIELD_NUMBER: builtins.int
+    superseded: builtins.bool
+    """True when this report changed nothing because a newer session reports as the same agent:
+    another process bears its name, or this one has since opened another stream.
+    """
     @property
     def next_report_after(self) -> google.protobuf.duration_pb2.Duration:
-        """Report again after this long; silence for three times as long is noticed."""
+        """Report again after this long: 10 s, up to 60 s while the registry is busy. Silence for three
+        times as long is noticed.
+        """
 
     def __init__(
         self,
         *,
         next_report_after: google.protobuf.duration_pb2.Duration | None = ...,
+        superseded: builtins.bool | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["next_report_after", b"next_report_after"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["next_report_after", b"next_report_after"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["next_report_after", b"next_report_after", "superseded", b"superseded"]) -> None: ...
 
 Global___ReportStatusResponse: typing_extensions.TypeAlias = ReportStatusResponse
 
@@ -211,6 +225,8 @@ class Deployment(google.protobuf.message.Message):
     AGENT_TIME_FIELD_NUMBER: builtins.int
     REPORT_TIME_FIELD_NUMBER: builtins.int
     SESSION_FIELD_NUMBER: builtins.int
+    SEQ_FIELD_NUMBER: builtins.int
+    LEASE_END_TIME_FIELD_NUMBER: builtins.int
     namespace: builtins.str
     """The namespace."""
     target: builtins.str
@@ -236,14 +252,20 @@ class Deployment(google.protobuf.message.Message):
     in_sync: builtins.bool
     """True when it runs what the registry desires."""
     silent: builtins.bool
-    """True when the agent has not reported for three of its intervals."""
+    """True when the agent has not reported for three times as long as it was told to wait, by the
+    registry's clock.
+    """
     lag_revisions: builtins.int
     """Revisions of the log that the agent has not dealt with; -1 means unknown."""
     session: builtins.int
     """The stream it follows."""
+    seq: builtins.int
+    """The report's place in that session; (session, seq) never goes back."""
     @property
     def lag(self) -> google.protobuf.duration_pb2.Duration:
-        """Time since the oldest of them was committed; unset means unknown."""
+        """Time since the oldest of them was committed; unset means unknown, also when the log was
+        compacted beyond it.
+        """
 
     @property
     def agent_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
@@ -252,6 +274,10 @@ class Deployment(google.protobuf.message.Message):
     @property
     def report_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """When the report arrived."""
+
+    @property
+    def lease_end_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When the agent will count as silent, or since when it does."""
 
     def __init__(
         self,
@@ -274,9 +300,11 @@ class Deployment(google.protobuf.message.Message):
         agent_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         report_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         session: builtins.int | None = ...,
+        seq: builtins.int | None = ...,
+        lease_end_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["agent_time", b"agent_time", "lag", b"lag", "report_time", b"report_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["agent", b"agent", "agent_desired_version", b"agent_desired_version", "agent_time", b"agent_time", "desired_version", b"desired_version", "error", b"error", "in_sync", b"in_sync", "lag", b"lag", "lag_revisions", b"lag_revisions", "model", b"model", "namespace", b"namespace", "report_time", b"report_time", "running_digest", b"running_digest", "running_version", b"running_version", "session", b"session", "silent", b"silent", "stage", b"stage", "state", b"state", "target", b"target"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["agent_time", b"agent_time", "lag", b"lag", "lease_end_time", b"lease_end_time", "report_time", b"report_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["agent", b"agent", "agent_desired_version", b"agent_desired_version", "agent_time", b"agent_time", "desired_version", b"desired_version", "error", b"error", "in_sync", b"in_sync", "lag", b"lag", "lag_revisions", b"lag_revisions", "lease_end_time", b"lease_end_time", "model", b"model", "namespace", b"namespace", "report_time", b"report_time", "running_digest", b"running_digest", "running_version", b"running_version", "seq", b"seq", "session", b"session", "silent", b"silent", "stage", b"stage", "state", b"state", "target", b"target"]) -> None: ...
 
 Global___Deployment: typing_extensions.TypeAlias = Deployment
 
@@ -294,6 +322,10 @@ class ListDeploymentsRequest(google.protobuf.message.Message):
     PAGE_SIZE_FIELD_NUMBER: builtins.int
     PAGE_TOKEN_FIELD_NUMBER: builtins.int
     MIN_REVISION_FIELD_NUMBER: builtins.int
+    TARGET_PREFIX_FIELD_NUMBER: builtins.int
+    STATES_FIELD_NUMBER: builtins.int
+    IN_SYNC_FIELD_NUMBER: builtins.int
+    SILENT_FIELD_NUMBER: builtins.int
     namespace: builtins.str
     """Optional. Namespace; empty means `default`."""
     model: builtins.str
@@ -310,6 +342,16 @@ class ListDeploymentsRequest(google.protobuf.message.Message):
     """Optional. The previous page's next_page_token; every other field must be as it was."""
     min_revision: builtins.int
     """Optional. Answer only from a state at or after this log revision."""
+    target_prefix: builtins.str
+    """Optional. Targets that begin with this, e.g. "eu-west/"."""
+    in_sync: builtins.bool
+    """Optional. True: those that run what the registry desires; false: those that drift from it."""
+    silent: builtins.bool
+    """Optional. True: those whose agent has gone silent; false: those whose agent reports."""
+    @property
+    def states(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[Global___DeploymentState.ValueType]:
+        """Optional. Those in one of these states."""
+
     def __init__(
         self,
         *,
@@ -321,8 +363,17 @@ class ListDeploymentsRequest(google.protobuf.message.Message):
         page_size: builtins.int | None = ...,
         page_token: builtins.str | None = ...,
         min_revision: builtins.int | None = ...,
+        target_prefix: builtins.str | None = ...,
+        states: collections.abc.Iterable[Global___DeploymentState.ValueType] | None = ...,
+        in_sync: builtins.bool | None = ...,
+        silent: builtins.bool | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["agent", b"agent", "min_revision", b"min_revision", "model", b"model", "namespace", b"namespace", "page_size", b"page_size", "page_token", b"page_token", "stage", b"stage", "target", b"target"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_in_sync", b"_in_sync", "_silent", b"_silent", "in_sync", b"in_sync", "silent", b"silent"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_in_sync", b"_in_sync", "_silent", b"_silent", "agent", b"agent", "in_sync", b"in_sync", "min_revision", b"min_revision", "model", b"model", "namespace", b"namespace", "page_size", b"page_size", "page_token", b"page_token", "silent", b"silent", "stage", b"stage", "states", b"states", "target", b"target", "target_prefix", b"target_prefix"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_in_sync", b"_in_sync"]) -> typing.Literal["in_sync"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_silent", b"_silent"]) -> typing.Literal["silent"] | None: ...
 
 Global___ListDeploymentsRequest: typing_extensions.TypeAlias = ListDeploymentsRequest
 
@@ -391,14 +442,17 @@ class GetDeploymentStatusResponse(google.protobuf.message.Message):
     IN_SYNC_FIELD_NUMBER: builtins.int
     SILENT_FIELD_NUMBER: builtins.int
     REVISION_FIELD_NUMBER: builtins.int
+    DRIFTING_FIELD_NUMBER: builtins.int
     total: builtins.int
     """How many there are."""
     in_sync: builtins.int
     """How many run what is desired."""
     silent: builtins.int
-    """How many have gone silent."""
+    """How many have gone silent, in sync or not when they were last heard of."""
     revision: builtins.int
     """Log revision at which it was read."""
+    drifting: builtins.int
+    """How many run something else than is desired, and still report."""
     @property
     def deployments(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Deployment]:
         """The model's deployments by target, stage and agent, at most 1,000."""
@@ -411,7 +465,48 @@ class GetDeploymentStatusResponse(google.protobuf.message.Message):
         in_sync: builtins.int | None = ...,
         silent: builtins.int | None = ...,
         revision: builtins.int | None = ...,
+        drifting: builtins.int | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["deployments", b"deployments", "in_sync", b"in_sync", "revision", b"revision", "silent", b"silent", "total", b"total"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["deployments", b"deployments", "drifting", b"drifting", "in_sync", b"in_sync", "revision", b"revision", "silent", b"silent", "total", b"total"]) -> None: ...
 
 Global___GetDeploymentStatusResponse: typing_extensions.TypeAlias = GetDeploymentStatusResponse
+
+@typing.final
+class ForgetAgentRequest(google.protobuf.message.Message):
+    """Request of ForgetAgent."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: builtins.int
+    AGENT_FIELD_NUMBER: builtins.int
+    namespace: builtins.str
+    """Optional. Namespace; empty means `default`."""
+    agent: builtins.str
+    """Required. Name of the agent."""
+    def __init__(
+        self,
+        *,
+        namespace: builtins.str | None = ...,
+        agent: builtins.str | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["agent", b"agent", "namespace", b"namespace"]) -> None: ...
+
+Global___ForgetAgentRequest: typing_extensions.TypeAlias = ForgetAgentRequest
+
+@typing.final
+class ForgetAgentResponse(google.protobuf.message.Message):
+    """Answer of ForgetAgent."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DEPLOYMENTS_FIELD_NUMBER: builtins.int
+    deployments: builtins.int
+    """How many deployments were forgotten with it."""
+    def __init__(
+        self,
+        *,
+        deployments: builtins.int | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["deployments", b"deployments"]) -> None: ...
+
+Global___ForgetAgentResponse: typing_extensions.TypeAlias = ForgetAgentResponse

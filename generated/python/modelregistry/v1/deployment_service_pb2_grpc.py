@@ -50,6 +50,11 @@ class DeploymentServiceStub(object):
                 request_serializer=modelregistry_dot_v1_dot_deployment__service__pb2.GetDeploymentStatusRequest.SerializeToString,
                 response_deserializer=modelregistry_dot_v1_dot_deployment__service__pb2.GetDeploymentStatusResponse.FromString,
                 _registered_method=True)
+        self.ForgetAgent = channel.unary_unary(
+                '/modelregistry.v1.DeploymentService/ForgetAgent',
+                request_serializer=modelregistry_dot_v1_dot_deployment__service__pb2.ForgetAgentRequest.SerializeToString,
+                response_deserializer=modelregistry_dot_v1_dot_deployment__service__pb2.ForgetAgentResponse.FromString,
+                _registered_method=True)
 
 
 class DeploymentServiceServicer(object):
@@ -58,7 +63,8 @@ class DeploymentServiceServicer(object):
 
     def ReportStatus(self, request, context):
         """Records what an agent runs at its targets. A report older than the one recorded, by
-        (session, seq), changes nothing, so the call may be repeated.
+        (session, seq), changes nothing, so the call may be repeated. Reports of one agent's older
+        sessions change nothing either: the answer says that they are superseded.
         Refuses: INVALID_ARGUMENT INVALID_FIELD; NOT_FOUND NAMESPACE_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -82,6 +88,15 @@ class DeploymentServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ForgetAgent(self, request, context):
+        """Forgets an agent and its deployments, e.g. of a machine that is gone for good. An agent that
+        reports again comes back with what it then reports. The log does not tell of it.
+        Refuses: INVALID_ARGUMENT INVALID_FIELD; NOT_FOUND NAMESPACE_NOT_FOUND, AGENT_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DeploymentServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -99,6 +114,11 @@ def add_DeploymentServiceServicer_to_server(servicer, server):
                     servicer.GetDeploymentStatus,
                     request_deserializer=modelregistry_dot_v1_dot_deployment__service__pb2.GetDeploymentStatusRequest.FromString,
                     response_serializer=modelregistry_dot_v1_dot_deployment__service__pb2.GetDeploymentStatusResponse.SerializeToString,
+            ),
+            'ForgetAgent': grpc.unary_unary_rpc_method_handler(
+                    servicer.ForgetAgent,
+                    request_deserializer=modelregistry_dot_v1_dot_deployment__service__pb2.ForgetAgentRequest.FromString,
+                    response_serializer=modelregistry_dot_v1_dot_deployment__service__pb2.ForgetAgentResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -183,6 +203,33 @@ class DeploymentService(object):
             '/modelregistry.v1.DeploymentService/GetDeploymentStatus',
             modelregistry_dot_v1_dot_deployment__service__pb2.GetDeploymentStatusRequest.SerializeToString,
             modelregistry_dot_v1_dot_deployment__service__pb2.GetDeploymentStatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ForgetAgent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelregistry.v1.DeploymentService/ForgetAgent',
+            modelregistry_dot_v1_dot_deployment__service__pb2.ForgetAgentRequest.SerializeToString,
+            modelregistry_dot_v1_dot_deployment__service__pb2.ForgetAgentResponse.FromString,
             options,
             channel_credentials,
             insecure,

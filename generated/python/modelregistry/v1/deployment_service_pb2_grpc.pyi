@@ -73,7 +73,23 @@ _DeploymentServiceGetDeploymentStatusType = typing_extensions.TypeVar(
     ],
 )
 
-class DeploymentServiceStub(typing.Generic[_DeploymentServiceReportStatusType, _DeploymentServiceListDeploymentsType, _DeploymentServiceGetDeploymentStatusType]):
+_DeploymentServiceForgetAgentType = typing_extensions.TypeVar(
+    '_DeploymentServiceForgetAgentType',
+    grpc.UnaryUnaryMultiCallable[
+        modelregistry.v1.deployment_service_pb2.ForgetAgentRequest,
+        modelregistry.v1.deployment_service_pb2.ForgetAgentResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        modelregistry.v1.deployment_service_pb2.ForgetAgentRequest,
+        modelregistry.v1.deployment_service_pb2.ForgetAgentResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        modelregistry.v1.deployment_service_pb2.ForgetAgentRequest,
+        modelregistry.v1.deployment_service_pb2.ForgetAgentResponse,
+    ],
+)
+
+class DeploymentServiceStub(typing.Generic[_DeploymentServiceReportStatusType, _DeploymentServiceListDeploymentsType, _DeploymentServiceGetDeploymentStatusType, _DeploymentServiceForgetAgentType]):
     """Reports of deployment agents, and what they add up to."""
 
     @typing.overload
@@ -89,6 +105,10 @@ class DeploymentServiceStub(typing.Generic[_DeploymentServiceReportStatusType, _
         grpc.UnaryUnaryMultiCallable[
             modelregistry.v1.deployment_service_pb2.GetDeploymentStatusRequest,
             modelregistry.v1.deployment_service_pb2.GetDeploymentStatusResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            modelregistry.v1.deployment_service_pb2.ForgetAgentRequest,
+            modelregistry.v1.deployment_service_pb2.ForgetAgentResponse,
         ],
     ], channel: grpc.Channel) -> None: ...
 
@@ -106,11 +126,16 @@ class DeploymentServiceStub(typing.Generic[_DeploymentServiceReportStatusType, _
             modelregistry.v1.deployment_service_pb2.GetDeploymentStatusRequest,
             modelregistry.v1.deployment_service_pb2.GetDeploymentStatusResponse,
         ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            modelregistry.v1.deployment_service_pb2.ForgetAgentRequest,
+            modelregistry.v1.deployment_service_pb2.ForgetAgentResponse,
+        ],
     ], channel: grpc.aio.Channel) -> None: ...
 
     ReportStatus: _DeploymentServiceReportStatusType
     """Records what an agent runs at its targets. A report older than the one recorded, by
-    (session, seq), changes nothing, so the call may be repeated.
+    (session, seq), changes nothing, so the call may be repeated. Reports of one agent's older
+    sessions change nothing either: the answer says that they are superseded.
     Refuses: INVALID_ARGUMENT INVALID_FIELD; NOT_FOUND NAMESPACE_NOT_FOUND.
     """
 
@@ -123,6 +148,12 @@ class DeploymentServiceStub(typing.Generic[_DeploymentServiceReportStatusType, _
     GetDeploymentStatus: _DeploymentServiceGetDeploymentStatusType
     """Returns one model's deployments, counted.
     Refuses: NOT_FOUND NAMESPACE_NOT_FOUND, MODEL_NOT_FOUND; OUT_OF_RANGE REVISION_AHEAD.
+    """
+
+    ForgetAgent: _DeploymentServiceForgetAgentType
+    """Forgets an agent and its deployments, e.g. of a machine that is gone for good. An agent that
+    reports again comes back with what it then reports. The log does not tell of it.
+    Refuses: INVALID_ARGUMENT INVALID_FIELD; NOT_FOUND NAMESPACE_NOT_FOUND, AGENT_NOT_FOUND.
     """
 
 DeploymentServiceAsyncStub: typing_extensions.TypeAlias = DeploymentServiceStub[
@@ -138,6 +169,10 @@ DeploymentServiceAsyncStub: typing_extensions.TypeAlias = DeploymentServiceStub[
         modelregistry.v1.deployment_service_pb2.GetDeploymentStatusRequest,
         modelregistry.v1.deployment_service_pb2.GetDeploymentStatusResponse,
     ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        modelregistry.v1.deployment_service_pb2.ForgetAgentRequest,
+        modelregistry.v1.deployment_service_pb2.ForgetAgentResponse,
+    ],
 ]
 
 class DeploymentServiceServicer(metaclass=abc.ABCMeta):
@@ -150,7 +185,8 @@ class DeploymentServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[modelregistry.v1.deployment_service_pb2.ReportStatusResponse, collections.abc.Awaitable[modelregistry.v1.deployment_service_pb2.ReportStatusResponse]]:
         """Records what an agent runs at its targets. A report older than the one recorded, by
-        (session, seq), changes nothing, so the call may be repeated.
+        (session, seq), changes nothing, so the call may be repeated. Reports of one agent's older
+        sessions change nothing either: the answer says that they are superseded.
         Refuses: INVALID_ARGUMENT INVALID_FIELD; NOT_FOUND NAMESPACE_NOT_FOUND.
         """
 
@@ -173,6 +209,17 @@ class DeploymentServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[modelregistry.v1.deployment_service_pb2.GetDeploymentStatusResponse, collections.abc.Awaitable[modelregistry.v1.deployment_service_pb2.GetDeploymentStatusResponse]]:
         """Returns one model's deployments, counted.
         Refuses: NOT_FOUND NAMESPACE_NOT_FOUND, MODEL_NOT_FOUND; OUT_OF_RANGE REVISION_AHEAD.
+        """
+
+    @abc.abstractmethod
+    def ForgetAgent(
+        self,
+        request: modelregistry.v1.deployment_service_pb2.ForgetAgentRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[modelregistry.v1.deployment_service_pb2.ForgetAgentResponse, collections.abc.Awaitable[modelregistry.v1.deployment_service_pb2.ForgetAgentResponse]]:
+        """Forgets an agent and its deployments, e.g. of a machine that is gone for good. An agent that
+        reports again comes back with what it then reports. The log does not tell of it.
+        Refuses: INVALID_ARGUMENT INVALID_FIELD; NOT_FOUND NAMESPACE_NOT_FOUND, AGENT_NOT_FOUND.
         """
 
 def add_DeploymentServiceServicer_to_server(servicer: DeploymentServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

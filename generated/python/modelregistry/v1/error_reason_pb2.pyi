@@ -62,6 +62,10 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """NOT_FOUND. No version of the model holds this stage. Example: resolving
     "Production" before the first promotion.
     """
+    ERROR_REASON_AGENT_NOT_FOUND: _ErrorReason.ValueType  # 26
+    """NOT_FOUND. No agent of this name has reported, or it is forgotten. Example: ForgetAgent "gpu-7"
+    twice.
+    """
     ERROR_REASON_NAMESPACE_EXISTS: _ErrorReason.ValueType  # 40
     """ALREADY_EXISTS. The namespace exists. Example: CreateNamespace twice."""
     ERROR_REASON_MODEL_EXISTS: _ErrorReason.ValueType  # 41
@@ -230,6 +234,10 @@ ERROR_REASON_ALIAS_NOT_FOUND: ErrorReason.ValueType  # 24
 ERROR_REASON_STAGE_EMPTY: ErrorReason.ValueType  # 25
 """NOT_FOUND. No version of the model holds this stage. Example: resolving
 "Production" before the first promotion.
+"""
+ERROR_REASON_AGENT_NOT_FOUND: ErrorReason.ValueType  # 26
+"""NOT_FOUND. No agent of this name has reported, or it is forgotten. Example: ForgetAgent "gpu-7"
+twice.
 """
 ERROR_REASON_NAMESPACE_EXISTS: ErrorReason.ValueType  # 40
 """ALREADY_EXISTS. The namespace exists. Example: CreateNamespace twice."""
