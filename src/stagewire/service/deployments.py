@@ -26,7 +26,12 @@ _HOLDER = schema.StageHolder
 def list_(tx: Tx, request: pb.ListDeploymentsRequest) -> pb.ListDeploymentsResponse:
     """List deployments, desired against running."""
     space = lookup.namespace(tx, request.namespace).name
-    reported = _Reported(tx, space)
+    reported = _Reported(
+        tx,
+        space,
+        model=names.lookup_model(request.model),
+        stage_key=names.stage_key(request.stage),
+    )
     conditions, query = _wanted(request, reported)
     paged = pages.paginate(
         reported.statement.where(*conditions),
@@ -74,19 +79,18 @@ def status(tx: Tx, request: pb.GetDeploymentStatusRequest) -> pb.GetDeploymentSt
     """Return one model's deployments, counted."""
     space = lookup.namespace(tx, request.namespace).name
     owner = lookup.model(tx, space, request.model)
-    reported = _Reported(tx, space)
+    reported = _Reported(tx, space, model=owner.name)
     statement = reported.statement.where(_DEPLOYMENT.model == owner.name)
     first = statement.order_by(_DEPLOYMENT.target, _DEPLOYMENT.stage_key, _DEPLOYMENT.agent).limit(
         MOST_SHOWN
     )
-    found = statement.subquery()
-    counted = sa.select(
+    counted = statement.with_only_columns(
         sa.func.count().label("total"),
-        _count(found.c.in_sync).label("in_sync"),
-        _count(found.c.silent).label("silent"),
-        _count(sa.not_(sa.or_(found.c.in_sync, found.c.silent))).label("drifting"),
+        _count(reported.in_sync).label("in_sync"),
+        _count(reported.silent).label("silent"),
+        _count(sa.not_(sa.or_(reported.in_sync, reported.silent))).label("drifting"),
     )
-    counts = tx.rows(counted.select_from(found))[0]
+    counts = tx.rows(counted)[0]
     return pb.GetDeploymentStatusResponse(
         deployments=_deployments(tx, reported.now, tx.rows(first)),
         total=counts.total,
@@ -97,22 +101,22 @@ def status(tx: Tx, request: pb.GetDeploymentStatusRequest) -> pb.GetDeploymentSt
 
 
 class _Reported:
-    """Deployments beside their agent's newest sign of life and what is desired of them."""
+    """Deployments beside their agent's newest sign of life and what is desired of them.
 
-    def __init__(self, tx: Tx, space: str) -> None:
+    `model` and `stage_key` narrow what the claim of being in sync has to look at.
+    """
+
+    def __init__(self, tx: Tx, space: str, *, model: str = "", stage_key: str = "") -> None:
         self.now = clock.now(tx)
         self.silent = _AGENT.lease_end_time < self.now
-        desired = sa.func.coalesce(_primary(), 0)
-        self.in_sync = _DEPLOYMENT.running_number == desired
+        self.in_sync = _is_in_sync(space, model, stage_key)
         statement = (
             sa.select(
                 _DEPLOYMENT,
                 _AGENT.log_id,
                 _AGENT.observed_revision,
                 _AGENT.lease_end_time,
-                desired.label("primary"),
-                self.in_sync.label("in_sync"),
-                self.silent.label("silent"),
+                sa.func.coalesce(_primary(), 0).label("primary"),
             )
             .join(
                 _AGENT,
@@ -123,6 +127,32 @@ class _Reported:
             .where(_DEPLOYMENT.namespace == space)
         )
         self.statement = cast("sa.Select[Any]", statement)
+
+
+def _is_in_sync(space: str, model: str, stage_key: str) -> sa.ColumnElement[bool]:
+    """Return the condition that what runs is what is desired.
+
+    By membership in all that is desired, which both databases read once and then look up: a
+    comparison with each row's own primary took a second for 100,000 rows in sync.
+    """
+    place = (_DEPLOYMENT.model, _DEPLOYMENT.stage_key)
+    held = (
+        sa.select(schema.Name.name, _HOLDER.stage_key)
+        .join(_HOLDER, _HOLDER.model_id == schema.Name.model_id)
+        .where(schema.Name.namespace == space, _HOLDER.left_revision.is_(None))
+    )
+    if model:
+        held = held.where(schema.Name.name == model)
+    if stage_key:
+        held = held.where(_HOLDER.stage_key == stage_key)
+    primaries = held.add_columns(sa.func.max(_HOLDER.number)).group_by(
+        schema.Name.name, _HOLDER.stage_key
+    )
+    runs_none = _DEPLOYMENT.running_number == 0
+    return sa.or_(
+        sa.tuple_(*place, _DEPLOYMENT.running_number).in_(primaries),
+        sa.and_(runs_none, sa.tuple_(*place).not_in(held)),
+    )
 
 
 def _primary() -> sa.ScalarSelect[Any]:
@@ -171,8 +201,8 @@ def _deployments(tx: Tx, now: int, rows: Sequence[Any]) -> list[pb.Deployment]:
                 running_digest=row.running_digest,
                 state=row.state,
                 error=row.error,
-                in_sync=row.in_sync,
-                silent=row.silent,
+                in_sync=row.running_number == row.primary,
+                silent=row.lease_end_time < now,
                 lag_revisions=tx.head - row.observed_revision if is_known else -1,
                 lag=None if waits_since is None else _duration(max(0, now - waits_since)),
                 agent_time=messages.timestamp(row.agent_time) if row.agent_time else None,
