@@ -367,6 +367,39 @@ def test_a_report_that_fails_is_sent_again(running: Running) -> None:
     running.until_reported(state=pb.DEPLOYMENT_STATE_SERVING)
 
 
+def test_a_board_too_large_for_one_report_is_told_in_several_that_are_complete_together(
+    running: Running,
+) -> None:
+    models = [
+        item(version(1, model=f"m{number}", model_id=f"id-{number}")) for number in range(1001)
+    ]
+    running.registry.streams = [[hello(), *snapshot(5, *models), Hang()]]
+
+    running.make(state_dir=None).run_once()
+
+    first, second = running.registry.requests("ReportStatus")
+    assert (len(first.targets), len(second.targets)) == (1000, 1)
+    assert (first.complete_from_seq, second.complete_from_seq) == (0, first.seq)
+    assert second.seq == first.seq + 1
+
+
+def test_an_agent_that_is_superseded_says_so_once_and_goes_on(
+    running: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    said = pb.ReportStatusResponse(superseded=True)
+    said.next_report_after.CopyFrom(PACE.next_report_after)
+    running.registry.on("ReportStatus", said)
+
+    running.start(hello(), *snapshot(5, item(version(1))))
+    running.until(lambda: len(running.registry.requests("ReportStatus")) >= 3)
+
+    running.until_runs(iris=1)
+    warnings = [one.message for one in caplog.records if "another process" in one.message]
+    assert len(warnings) == 1
+    assert "'agent-1'" in warnings[0]
+    assert "--name" in warnings[0]
+
+
 def test_a_version_named_but_not_brought_is_fetched(running: Running) -> None:
     whole = version(3)
     running.registry.on("GetModelVersion", pb.GetModelVersionResponse(version=whole))

@@ -171,16 +171,270 @@ def test_lag_is_unknown_without_a_cursor_of_this_logs_history(registry: Registry
         assert not one.HasField("lag")
 
 
+def test_lag_beyond_a_compacted_log_is_known_in_revisions_only(
+    registry: Registry, database_url: str
+) -> None:
+    versions(registry, 2)
+    report(registry, target(), **observed(registry, 1))
+    sql(database_url, "DELETE FROM log WHERE revision <= 2")
+
+    one = deployments(registry)[0]
+
+    assert one.lag_revisions == head(registry) - 1
+    assert not one.HasField("lag")
+
+
+def expire(database_url: str, agent: str = "a1", *, seconds: int = 31) -> None:
+    """Let time pass for one agent."""
+    sql(
+        database_url,
+        "UPDATE agents SET lease_end_time = lease_end_time - :micros WHERE agent = :agent",
+        micros=seconds * 1_000_000,
+        agent=agent,
+    )
+
+
 def test_an_agent_not_heard_of_for_long_is_silent(registry: Registry, database_url: str) -> None:
     model(registry)
     report(registry, target())
-    sql(database_url, "UPDATE agents SET lease_end_time = lease_end_time - 31 * 1000000")
+    expire(database_url, seconds=29)
+    before = deployments(registry)[0].silent
+    expire(database_url, seconds=2)
 
     silent = (deployments(registry)[0].silent, status(registry).silent)
     report(registry, seq=2)
 
+    assert not before
     assert silent == (True, 1)
     assert not deployments(registry)[0].silent
+
+
+def test_a_lease_lasts_three_times_the_pace_that_was_asked_for(registry: Registry) -> None:
+    answer = report(registry, target())
+
+    one = deployments(registry)[0]
+    lease = one.lease_end_time.ToMicroseconds() - one.report_time.ToMicroseconds()
+    assert answer.next_report_after.ToMicroseconds() == 10_000_000
+    assert lease == 3 * answer.next_report_after.ToMicroseconds()
+
+
+def test_an_agents_own_clock_judges_nothing(registry: Registry) -> None:
+    for agent, seconds in (("past", 5), ("future", 9_000_000_000)):
+        report(registry, target(agent_time=Timestamp(seconds=seconds)), agent=agent)
+
+    assert [d.silent for d in deployments(registry)] == [False, False]
+
+
+def test_reports_late_twice_or_out_of_order_do_not_prolong_a_lease(
+    registry: Registry, database_url: str
+) -> None:
+    report(registry, target(), session=2, seq=5)
+    expire(database_url)
+
+    for session, seq in ((2, 5), (2, 4), (1, 9)):
+        report(registry, target(), session=session, seq=seq)
+
+    assert deployments(registry)[0].silent
+
+
+def test_of_two_sessions_the_older_one_changes_nothing_and_is_told(registry: Registry) -> None:
+    report(registry, target(2), session=2)
+
+    older = report(registry, target(1), target(1, target="us"), session=1, seq=9)
+    newer = report(registry, target(3), session=2, seq=2)
+
+    assert [(d.target, d.running_version) for d in deployments(registry)] == [("eu/prod", 3)]
+    assert (older.superseded, newer.superseded) == (True, False)
+
+
+def test_a_repeated_report_is_not_superseded(registry: Registry) -> None:
+    report(registry, target())
+
+    assert not report(registry, target()).superseded
+
+
+def test_a_session_that_was_never_handed_out_is_refused(registry: Registry) -> None:
+    unknown = 10_000_000
+
+    with refused("INVALID_FIELD") as caught:
+        report(registry, target(), session=unknown)
+
+    assert "Hello.session" in caught.error.message
+    assert deployments(registry) == []
+
+
+def test_a_complete_report_forgets_what_it_does_not_name(registry: Registry) -> None:
+    report(registry, target(target="eu"), target(target="us"))
+    report(registry, target(target="eu"), agent="a2")
+
+    report(registry, target(target="us"), seq=2)
+    partial = len(deployments(registry))
+    report(registry, target(target="us"), seq=3, complete_from_seq=3)
+
+    found = [(d.target, d.agent) for d in deployments(registry)]
+    assert partial == 3
+    assert found == [("eu", "a2"), ("us", "a1")]
+
+
+def test_a_report_complete_with_earlier_ones_keeps_what_they_name(registry: Registry) -> None:
+    report(registry, target(target="old"))
+    report(registry, target(target="a"), seq=2)
+
+    report(registry, target(target="b"), seq=3, complete_from_seq=2)
+
+    assert [d.target for d in deployments(registry)] == ["a", "b"]
+
+
+def test_a_part_that_comes_after_its_complete_report_is_stored(registry: Registry) -> None:
+    report(registry, target(target="old"))
+    report(registry, target(target="b"), seq=3, complete_from_seq=2)
+
+    report(registry, target(target="a"), seq=2)
+
+    assert [d.target for d in deployments(registry)] == ["a", "b"]
+
+
+@pytest.mark.parametrize(("session", "seq"), [(1, 9), (2, 4)])
+def test_a_late_report_does_not_bring_back_what_a_complete_one_forgot(
+    registry: Registry, session: int, seq: int
+) -> None:
+    report(registry, target(target="us"), session=2, seq=5, complete_from_seq=5)
+    report(registry, target(target="us"), session=2, seq=6)
+
+    report(registry, target(target="ghost"), session=session, seq=seq)
+
+    assert [d.target for d in deployments(registry)] == ["us"]
+
+
+def test_an_agent_that_runs_nothing_any_more_has_no_deployments(registry: Registry) -> None:
+    report(registry, target())
+
+    report(registry, seq=2, complete_from_seq=2)
+
+    assert deployments(registry) == []
+
+
+def test_a_report_complete_from_later_than_itself_is_refused(registry: Registry) -> None:
+    with refused("INVALID_FIELD"):
+        report(registry, target(), seq=2, complete_from_seq=3)
+
+
+def test_a_forgotten_agent_is_gone_until_it_reports_again(registry: Registry) -> None:
+    report(registry, target(), target(target="us"))
+    report(registry, target(), agent="a2")
+
+    answer = registry.ForgetAgent(pb.ForgetAgentRequest(agent="a1"), ANONYMOUS)
+    left = [d.agent for d in deployments(registry)]
+    report(registry, target(), seq=2)
+
+    assert answer.deployments == 2
+    assert left == ["a2"]
+    assert [d.agent for d in deployments(registry)] == ["a1", "a2"]
+    assert head(registry) == 1
+
+
+def test_an_agent_that_is_not_there_cannot_be_forgotten(registry: Registry) -> None:
+    report(registry, target())
+    for fields in ({"agent": "a1", "namespace": "nowhere"}, {"agent": "a9"}):
+        reason = "NAMESPACE_NOT_FOUND" if "namespace" in fields else "AGENT_NOT_FOUND"
+        with refused(reason):
+            registry.ForgetAgent(pb.ForgetAgentRequest(**fields), ANONYMOUS)
+
+    assert len(deployments(registry)) == 1
+
+
+def test_a_deleted_namespace_takes_its_deployments_with_it(registry: Registry) -> None:
+    space = pb.Namespace(name="risk")
+    registry.CreateNamespace(pb.CreateNamespaceRequest(namespace=space), ANONYMOUS)
+    report(registry, target(), namespace="risk")
+
+    registry.DeleteNamespace(pb.DeleteNamespaceRequest(name="risk"), ANONYMOUS)
+    registry.CreateNamespace(pb.CreateNamespaceRequest(namespace=space), ANONYMOUS)
+
+    assert deployments(registry, namespace="risk") == []
+
+
+@pytest.fixture
+def fleet(registry: Registry, database_url: str) -> Registry:
+    """Have deployments that are in sync, drift, fail, run nothing, and are silent."""
+    versions(registry, 2)
+    promote(registry, 2)
+    for agent, targets in {
+        "a1": [target(2, target="eu/1"), target(1, target="eu/2")],
+        "a2": [target(1, target="us/1", desired_version=2, state=pb.DEPLOYMENT_STATE_FAILED)],
+        "a3": [
+            target(0, target="us/2", state=pb.DEPLOYMENT_STATE_PENDING),
+            target(0, target="us/3", stage="Staging", state=pb.DEPLOYMENT_STATE_STOPPED),
+            target(0, target="us/4", model="unknown", state=pb.DEPLOYMENT_STATE_STOPPED),
+        ],
+        "a4": [target(2, target="us/5"), target(1, target="us/6"), target(1, target="us_7")],
+    }.items():
+        report(registry, *targets, agent=agent)
+    expire(database_url, "a4")
+    return registry
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"in_sync": True}, "eu/1 us/3 us/4 us/5"),
+        ({"in_sync": False}, "eu/2 us/1 us/2 us/6 us_7"),
+        ({"silent": True}, "us/5 us/6 us_7"),
+        ({"silent": False}, "eu/1 eu/2 us/1 us/2 us/3 us/4"),
+        ({"in_sync": False, "silent": False}, "eu/2 us/1 us/2"),
+        ({"in_sync": False, "silent": True}, "us/6 us_7"),
+        ({"in_sync": False, "model": "churn", "stage": "production"}, "eu/2 us/1 us/2 us/6 us_7"),
+        ({"in_sync": True, "stage": "staging"}, "us/3"),
+        ({"in_sync": True, "model": "unknown"}, "us/4"),
+        ({"target_prefix": "us/"}, "us/1 us/2 us/3 us/4 us/5 us/6"),
+        ({"target_prefix": "us/", "in_sync": False}, "us/1 us/2 us/6"),
+        ({"target_prefix": "%"}, ""),
+        ({"states": [pb.DEPLOYMENT_STATE_FAILED]}, "us/1"),
+        (
+            {"states": [pb.DEPLOYMENT_STATE_STOPPED, pb.DEPLOYMENT_STATE_PENDING]},
+            "us/2 us/3 us/4",
+        ),
+        ({"states": [pb.DEPLOYMENT_STATE_REJECTED]}, ""),
+        ({"agent": "a1", "in_sync": False}, "eu/2"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("page_size", [1, 100])
+def test_filters_pick_the_same_on_any_page(
+    fleet: Registry, fields: dict[str, Any], expected: str, page_size: int
+) -> None:
+    found: list[pb.Deployment] = []
+    token = ""
+    while True:
+        request = pb.ListDeploymentsRequest(page_size=page_size, page_token=token, **fields)
+        page = fleet.ListDeployments(request, ANONYMOUS)
+        found += page.deployments
+        token = page.next_page_token
+        if not token:
+            break
+
+    assert " ".join(d.target for d in found) == expected
+    if "in_sync" in fields:
+        assert {d.in_sync for d in found} <= {fields["in_sync"]}
+    if "silent" in fields:
+        assert {d.silent for d in found} <= {fields["silent"]}
+
+
+def test_a_page_token_belongs_to_its_filters(fleet: Registry) -> None:
+    request = pb.ListDeploymentsRequest(page_size=1, in_sync=False)
+    token = fleet.ListDeployments(request, ANONYMOUS).next_page_token
+
+    for fields in ({}, {"in_sync": True}, {"in_sync": False, "silent": False}):
+        with refused("INVALID_PAGE_TOKEN"):
+            deployments(fleet, page_size=1, page_token=token, **fields)
+
+
+def test_a_models_deployments_are_counted_apart(fleet: Registry) -> None:
+    counted = status(fleet)
+
+    counts = (counted.total, counted.in_sync, counted.drifting, counted.silent)
+    assert counts == (8, 3, 3, 3)
+    assert len(counted.deployments) == 8
 
 
 def test_deployments_are_listed_in_order_filtered_and_in_pages(registry: Registry) -> None:

@@ -37,6 +37,7 @@ class Reporter:
         self._stage = stage
         self._session = 0
         self._seq = 0
+        self._is_warned = False
 
     def run(self) -> None:
         """Report when there is news and when it is time, until the desk closes."""
@@ -71,6 +72,8 @@ class Reporter:
             for report in reports:
                 answer = self._client.deployments.ReportStatus(report)
                 pace = max(pace, answer.next_report_after.ToNanoseconds() / 1e9)
+                if answer.superseded:
+                    self._warn()
         except errors.StagewireError:
             with desk.changed:
                 desk.is_untold = True
@@ -79,6 +82,16 @@ class Reporter:
             for slot in stopped:
                 desk.board.forget(slot)
         return pace or DEFAULT_PACE_SECONDS
+
+    def _warn(self) -> None:
+        """Say once that another bears this agent's name; what runs here goes on."""
+        if not self._is_warned:
+            self._is_warned = True
+            _log.warning(
+                "another process reports as agent %r, and the registry shows its reports instead;"
+                " stop one of them, or give each a name of its own (--name)",
+                self._agent,
+            )
 
     def _wait(self, soonest: float, due: float) -> bool:
         """Wait for the next report; False when the desk closes."""
@@ -97,7 +110,7 @@ class Reporter:
         if desk.session != self._session:
             self._session, self._seq = desk.session, 0
         targets = [self._status(slot) for slot in slots]
-        reports = []
+        reports: list[pb.ReportStatusRequest] = []
         # Nothing to tell is told too: it is a sign of life.
         for first in range(0, max(1, len(targets)), _MOST_TARGETS):
             self._seq += 1
@@ -111,6 +124,8 @@ class Reporter:
                     targets=targets[first : first + _MOST_TARGETS],
                 )
             )
+        # The board is all there is: what it does not name any more, the registry may forget.
+        reports[-1].complete_from_seq = reports[0].seq
         return reports
 
     def _status(self, slot: Slot) -> pb.TargetStatus:
