@@ -1,5 +1,6 @@
 """`stagewire deployment`: what agents run, against what the registry desires."""
 
+from collections.abc import Iterator
 from enum import StrEnum
 from typing import Annotated
 
@@ -7,14 +8,16 @@ import grpc
 import typer
 
 from stagewire import pb
-from stagewire.cli import output, paging, views, wording
+from stagewire.cli import deployment_views, deployment_watches, output, paging, texts, wording
 from stagewire.cli.arguments import (
     LARGEST_VERSION,
+    Format,
     Limit,
     ModelName,
     OfModel,
     OfStage,
     StageName,
+    finite_seconds,
 )
 from stagewire.cli.sessions import Session, command
 from stagewire.client import interceptors, statuses
@@ -41,6 +44,23 @@ class State(StrEnum):
 Number = Annotated[
     int, typer.Option(min=0, max=LARGEST_VERSION, help="A version's number; 0 means none.")
 ]
+OfTarget = Annotated[str, typer.Option("--target", metavar="TARGET", help="Only this target's.")]
+OfPrefix = Annotated[
+    str, typer.Option("--prefix", metavar="TEXT", help="Only targets that begin so, e.g. eu-west/.")
+]
+OfAgent = Annotated[str, typer.Option("--agent", metavar="AGENT", help="Only this agent's.")]
+
+
+class NothingDeployed(Exception):
+    """Nobody has reported from there."""
+
+    reason = "NOT_DEPLOYED"
+
+    def __init__(self, target: str) -> None:
+        self.message = (
+            f"nothing is reported at target {target!r}; `stagewire deployment list` shows what is"
+        )
+        super().__init__(self.message)
 
 
 @command(
@@ -48,7 +68,9 @@ Number = Annotated[
     "list",
     examples=[
         "stagewire deployment list",
-        "stagewire deployment list --stage Production -o json | jq '.[] | select(.in_sync | not)'",
+        "stagewire deployment list --drift --prefix eu-west/",
+        "stagewire deployment list --silent -o name",
+        "stagewire deployment list --state failed -o json | jq '.[].error'",
     ],
 )
 def list_(
@@ -56,20 +78,151 @@ def list_(
     *,
     model: OfModel = "",
     stage: OfStage = "",
-    target: Annotated[
-        str, typer.Option("--target", metavar="TARGET", help="Only this target's.")
-    ] = "",
-    agent: Annotated[str, typer.Option("--agent", metavar="AGENT", help="Only this agent's.")] = "",
+    target: OfTarget = "",
+    prefix: OfPrefix = "",
+    agent: OfAgent = "",
+    state: Annotated[
+        list[State] | None,
+        typer.Option("--state", help="Only those doing this; may be repeated."),
+    ] = None,
+    drift: Annotated[
+        bool, typer.Option("--drift", help="Only those that do not run what is desired.")
+    ] = False,
+    silent: Annotated[
+        bool, typer.Option("--silent", help="Only those whose agent has gone silent.")
+    ] = False,
     limit: Limit = paging.DEFAULT_LIMIT,
 ) -> None:
-    """List deployments: desired against running, how far behind, and who has gone silent."""
-    found = paging.collect(
-        session.client.deployments.ListDeployments,
-        pb.ListDeploymentsRequest(model=model, stage=stage, target=target, agent=agent),
-        lambda answer: answer.deployments,
-        limit=limit,
+    """List deployments: desired against running, how far behind, and who has gone silent.
+
+    The table marks with ! what drifts from what is desired and with ? what is not heard of any
+    more, and begins with them. Other outputs are in the order of targets.
+    """
+    request = pb.ListDeploymentsRequest(
+        model=model,
+        stage=stage,
+        target=target,
+        target_prefix=prefix,
+        agent=agent,
+        states=[_number(one) for one in state or ()],
+        in_sync=False if drift else None,
+        silent=True if silent else None,
     )
-    session.show_all(found, views.DEPLOYMENT)
+    parts = _drift_first(request) if session.output is Format.TABLE else [request]
+    found: list[pb.Deployment] = []
+    for part in parts:
+        left = limit - len(found) if limit else 0
+        # One more than is shown tells that there is more.
+        found += _collect(session, part, limit=left + 1 if limit else 0)
+        if limit and len(found) > limit:
+            texts.remark(f"these are the first {limit}; --limit 0 lists all")
+            del found[limit:]
+            break
+    session.show_all(found, deployment_views.DEPLOYMENT)
+
+
+def _drift_first(request: pb.ListDeploymentsRequest) -> Iterator[pb.ListDeploymentsRequest]:
+    """Split a request into what drifts, what is silent, and the rest."""
+    for in_sync, silent in ((False, None), (True, True), (True, False)):
+        part = pb.ListDeploymentsRequest()
+        part.CopyFrom(request)
+        part.in_sync = in_sync
+        if silent is not None:
+            part.silent = silent
+        unlike_asked = (request.HasField("in_sync") and request.in_sync != part.in_sync) or (
+            request.HasField("silent") and request.silent != part.silent
+        )
+        if not unlike_asked:
+            yield part
+
+
+def _number(state: State) -> "pb.DeploymentState.ValueType":
+    return pb.DeploymentState.Value(f"DEPLOYMENT_STATE_{state.name}")
+
+
+@command(
+    app,
+    "show",
+    examples=[
+        "stagewire deployment show eu-west/prod",
+        "stagewire deployment show eu-west/prod --model churn -o yaml",
+    ],
+)
+def show(
+    session: Session,
+    target: Annotated[
+        str, typer.Argument(metavar="TARGET", help="The target.", show_default=False)
+    ],
+    *,
+    model: OfModel = "",
+    stage: OfStage = "",
+    agent: OfAgent = "",
+) -> None:
+    """Show all that is known of what runs at one target."""
+    found = _collect(
+        session, pb.ListDeploymentsRequest(target=target, model=model, stage=stage, agent=agent)
+    )
+    if not found:
+        raise NothingDeployed(target)
+    if session.output is not Format.TABLE:
+        session.show_all(found, deployment_views.DEPLOYMENT)
+        return
+    for place, deployment in enumerate(sorted(found, key=deployment_views.urgency)):
+        if place:
+            output.line("")
+        session.show(deployment, deployment_views.DEPLOYMENT)
+
+
+@command(
+    app,
+    "watch",
+    examples=[
+        "stagewire deployment watch",
+        "stagewire deployment watch --model churn --stage Production",
+        "stagewire deployment watch -o json | jq -c 'select(.in_sync | not)'",
+    ],
+)
+def watch(
+    session: Session,
+    *,
+    model: OfModel = "",
+    stage: OfStage = "",
+    target: OfTarget = "",
+    prefix: OfPrefix = "",
+    agent: OfAgent = "",
+    interval: Annotated[
+        float,
+        typer.Option("--interval", metavar="SECONDS", help="How often to ask for new reports."),
+    ] = 2.0,
+    count: Annotated[
+        int, typer.Option("--count", min=0, help="End after so many changes; 0 means never.")
+    ] = 0,
+) -> None:
+    """Show deployments and how they change, until interrupted.
+
+    On a terminal the table is repainted, what drifts or is silent first. Elsewhere each
+    deployment is a line, and each change another one; with `-o json` each line is one object
+    whose `type` is present, new, changed or gone.
+    """
+    request = pb.ListDeploymentsRequest(
+        model=model, stage=stage, target=target, target_prefix=prefix, agent=agent
+    )
+    deployment_watches.watch(
+        session, request, interval=finite_seconds("--interval", interval), count=count
+    )
+
+
+def _collect(
+    session: Session, request: pb.ListDeploymentsRequest, *, limit: int = 0
+) -> list[pb.Deployment]:
+    return list(
+        paging.rows(
+            session.client.deployments.ListDeployments,
+            request,
+            lambda answer: answer.deployments,
+            limit=limit,
+        )
+    )
 
 
 @command(
@@ -85,7 +238,7 @@ def status(session: Session, model: ModelName) -> None:
     answer = session.client.deployments.GetDeploymentStatus(
         pb.GetDeploymentStatusRequest(model=model)
     )
-    session.show(answer, views.DEPLOYMENTS)
+    session.show(answer, deployment_views.DEPLOYMENTS)
 
 
 @command(
@@ -142,7 +295,7 @@ def report(
                 desired_version=running if desired is None else desired,
                 running_version=running,
                 running_digest=digest,
-                state=pb.DeploymentState.Value(f"DEPLOYMENT_STATE_{state.name}"),
+                state=_number(state),
                 error=error,
             )
         ],
@@ -155,6 +308,38 @@ def report(
         session.output,
         name=target,
         text=f"reported {target}; report again within {pause}",
+    )
+
+
+@command(
+    app,
+    "forget",
+    examples=[
+        "stagewire deployment forget --agent gpu-7/eu-west/prod/Production",
+        "stagewire deployment list --silent -o json | jq -r '.[].agent' | sort -u",
+    ],
+)
+def forget(
+    session: Session,
+    *,
+    agent: Annotated[
+        str,
+        typer.Option(
+            "--agent", metavar="AGENT", help="The agent that is gone for good.", show_default=False
+        ),
+    ],
+) -> None:
+    """Forget an agent and what it reported; one that reports again comes back.
+
+    Silent deployments stay listed until then: that something ran there is worth knowing.
+    """
+    answer = session.client.deployments.ForgetAgent(pb.ForgetAgentRequest(agent=agent))
+    count = answer.deployments
+    output.show_plain(
+        output.plain(answer),
+        session.output,
+        name=agent,
+        text=f"forgot {agent} and {count} deployment{'' if count == 1 else 's'}",
     )
 
 

@@ -1,6 +1,6 @@
 """Lists longer than a page: read page by page until the limit, under one unchanged query."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from google.protobuf.message import Message
@@ -13,6 +13,24 @@ R = TypeVar("R", bound=Message)
 DEFAULT_LIMIT = 100
 #: The contract's largest page.
 LARGEST_PAGE = 1000
+
+
+def rows(
+    call: Callable[[Any], Any], request: Any, found: Callable[[Any], Any], *, limit: int
+) -> Iterator[Any]:
+    """Call a List RPC for `limit` rows, or all when it is 0."""
+    request.page_size = min(limit or LARGEST_PAGE, LARGEST_PAGE)
+    given = 0
+    while True:
+        answer = call(request)
+        for row in found(answer):
+            yield row
+            given += 1
+            if given == limit:
+                return
+        request.page_token = answer.next_page_token
+        if not answer.next_page_token:
+            return
 
 
 def collect(

@@ -307,63 +307,6 @@ METRIC: View[pb.Metric] = View(
 )
 
 
-def _sync(deployment: pb.Deployment) -> str:
-    if deployment.silent:
-        return "silent"
-    return "in sync" if deployment.in_sync else "drifting"
-
-
-def _lag(deployment: pb.Deployment) -> str:
-    if deployment.lag_revisions < 0:
-        return "unknown"
-    if deployment.lag_revisions and deployment.HasField("lag"):
-        return f"{deployment.lag_revisions} ({wording.elapsed(deployment.lag.ToTimedelta())})"
-    return str(deployment.lag_revisions)
-
-
-DEPLOYMENT: View[pb.Deployment] = View(
-    plural="deployments",
-    name=lambda deployment: f"{deployment.target}:{deployment.model}/{deployment.stage}",
-    columns=(
-        Column("TARGET", lambda deployment: deployment.target),
-        Column("MODEL", lambda deployment: deployment.model),
-        Column("STAGE", lambda deployment: deployment.stage),
-        Column(
-            "DESIRED", lambda deployment: version_or_none(deployment.desired_version), right=True
-        ),
-        Column(
-            "RUNNING", lambda deployment: version_or_none(deployment.running_version), right=True
-        ),
-        Column("STATE", lambda deployment: wording.enum_name(pb.DeploymentState, deployment.state)),
-        Column(
-            "SYNC",
-            _sync,
-            style=lambda deployment: (
-                "green" if deployment.in_sync and not deployment.silent else "red"
-            ),
-        ),
-        Column("LAG", _lag, right=True),
-        Column("REPORTED", lambda deployment: wording.ago(deployment.report_time)),
-        Column("AGENT", lambda deployment: deployment.agent),
-        Column("ERROR", lambda deployment: deployment.error, always=False, whole=False),
-    ),
-    details=lambda _: (),
-)
-
-DEPLOYMENTS: View[pb.GetDeploymentStatusResponse] = View(
-    plural="deployments",
-    name=lambda found: f"{found.in_sync}/{found.total}",
-    columns=(),
-    details=lambda found: (
-        ("deployments", str(found.total)),
-        ("in sync", str(found.in_sync)),
-        ("silent", str(found.silent)),
-    ),
-    appendix=lambda found: (
-        ["", output.table(found.deployments, DEPLOYMENT.columns)] if found.deployments else []
-    ),
-)
-
 HEAD: View[pb.GetHeadResponse] = View(
     plural="heads",
     name=lambda head: str(head.revision),
