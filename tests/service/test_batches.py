@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import random
 import threading
@@ -20,7 +21,7 @@ from stagewire.store.opening import open_database
 from tests.factories import eventually, hand_out_sessions, refused, sql
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from stagewire.store.database import Database
     from stagewire.store.transactions import Tx
@@ -85,6 +86,22 @@ class Waiting:
 
     def proceed(self) -> None:
         self.intake.proceed.set()
+
+
+@pytest.fixture
+def registry_on() -> Iterator[Callable[[str], Registry]]:
+    """Open registries that have handed out sessions."""
+    with contextlib.ExitStack() as opened:
+
+        def make(url: str) -> Registry:
+            database = open_database(url, readers=16)
+            opened.callback(database.close)
+            registry = Registry(database)
+            registry.bootstrap()
+            hand_out_sessions(registry)
+            return registry
+
+        yield make
 
 
 @pytest.fixture
@@ -175,24 +192,55 @@ def test_one_whose_deadline_passed_in_line_is_not_written(waiting: Waiting) -> N
     assert waiting.intake.batches == [["first"], ["in time"]]
 
 
-def test_nobody_waits_for_ever_on_a_database_that_closes(waiting: Waiting) -> None:
-    futures = waiting.call_behind(*(f"a{number}" for number in range(5)))
-    closing = threading.Thread(target=waiting.registry.database.close)
-    closing.start()
+def test_nobody_waits_for_ever_on_a_file_that_closes(sqlite_url: str) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        waiting = Waiting(open_database(sqlite_url), pool)
+        futures = waiting.call_behind(*(f"a{number}" for number in range(5)))
+        closing = threading.Thread(target=waiting.registry.database.close)
+        closing.start()
 
-    waiting.proceed()
+        waiting.proceed()
 
-    for future in futures:
-        error = future.exception(20)
-        assert error is None or getattr(error, "reason", "") == "DATABASE_UNAVAILABLE"
-    closing.join(20)
+        for future in futures:
+            error = future.exception(20)
+            assert error is None or getattr(error, "reason", "") == "DATABASE_UNAVAILABLE"
+        closing.join(20)
 
 
-def test_reports_that_wait_together_cost_one_transaction(postgres_url: str) -> None:
-    database = open_database(postgres_url, readers=16)
-    registry = Registry(database)
-    registry.bootstrap()
-    hand_out_sessions(registry)
+def test_nobody_waits_for_ever_on_a_database_that_drops_its_connections(
+    postgres_url: str, registry_on: Callable[[str], Registry]
+) -> None:
+    registry = registry_on(postgres_url)
+    killed = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+    killed += " AND datname = current_database()"
+    over = threading.Event()
+
+    def work(agent: int) -> int:
+        seq = 0
+        while not over.is_set():
+            request = pb.ReportStatusRequest(agent=f"a{agent}", session=1, seq=seq + 1)
+            with contextlib.suppress(errors.RegistryError):
+                registry.ReportStatus(request, ANONYMOUS)
+                seq += 1
+        return seq
+
+    with ThreadPoolExecutor(16) as pool:
+        working = [pool.submit(work, agent) for agent in range(16)]
+        for _ in range(10):
+            sql(postgres_url, killed)
+            threading.Event().wait(0.05)
+        over.set()
+        told = [future.result(30) for future in working]
+
+    stored = {row.agent: row.seq for row in sql(postgres_url, "SELECT agent, seq FROM agents")}
+    # A commit whose answer was lost may have happened: then the next one is stored already.
+    assert all(stored[f"a{agent}"] - seq in {0, 1} for agent, seq in enumerate(told))
+
+
+def test_reports_that_wait_together_cost_one_transaction(
+    postgres_url: str, registry_on: Callable[[str], Registry]
+) -> None:
+    registry = registry_on(postgres_url)
     # Each row names the transaction that wrote it.
     writers = "SELECT count(*), count(DISTINCT xmin::text) FROM agents"
     engine = sa.create_engine(postgres_url, poolclass=sa.pool.NullPool)
@@ -205,14 +253,13 @@ def test_reports_that_wait_together_cost_one_transaction(postgres_url: str) -> N
             request = pb.ReportStatusRequest(agent=f"a{number}", session=1, seq=1)
             asked.append(pool.submit(registry.ReportStatus, request, ANONYMOUS))
             # The first is on its way before the others come.
-            eventually(lambda: database in queues and queues[database]._is_led)
-            eventually(lambda: len(queues[database]._waiting) == len(asked) - 1)
+            eventually(lambda: registry.database in queues and queues[registry.database]._is_led)
+            eventually(lambda: len(queues[registry.database]._waiting) == len(asked) - 1)
         operator.rollback()
         for future in asked:
             future.result(20)
 
     assert list(sql(postgres_url, writers)[0]) == [30, 2]
-    database.close()
 
 
 def write(registry: Registry, *requests: pb.ReportStatusRequest) -> list[Any]:
