@@ -156,6 +156,51 @@ def test_the_registry_sees_what_runs_and_that_it_is_in_sync(
     assert not deployment.silent
 
 
+def test_of_two_processes_under_one_name_the_older_is_told_and_both_go_on(
+    server: RunningServer,
+    real: Client,
+    follow: Callable[..., Following],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for _ in range(2):
+        real.create_version("iris", source="file:///iris")
+    real.promote("iris", 1, "Production")
+
+    def listed() -> list[tuple[str, int]]:
+        found = real.deployments.ListDeployments(pb.ListDeploymentsRequest()).deployments
+        return [(one.target, one.running_version) for one in found]
+
+    older = follow(server.address, target="old")
+    until(lambda: listed() == [("old", 1)], seconds=20)
+    newer = follow(server.address, target="new")
+    # What the newer one reports is all that this agent runs.
+    until(lambda: listed() == [("new", 1)], seconds=20)
+    real.promote("iris", 2, "Production")
+    older.until_runs(iris=2)
+    newer.until_runs(iris=2)
+    until(lambda: "another process" in caplog.text, seconds=20)
+    until(lambda: listed() == [("new", 2)], seconds=20)
+
+    assert caplog.text.count("another process reports as agent 'agent-1'") == 1
+
+
+def test_what_an_agent_no_longer_runs_is_no_longer_listed(
+    server: RunningServer, real: Client, follow: Callable[..., Following]
+) -> None:
+    real.create_version("iris", source="file:///iris")
+    real.promote("iris", 1, "Production")
+    following = follow(server.address)
+    following.until_runs(iris=1)
+
+    real.registry.RenameModel(pb.RenameModelRequest(model="iris", new_name="lily"))
+
+    def listed() -> list[str]:
+        found = real.deployments.ListDeployments(pb.ListDeploymentsRequest()).deployments
+        return [one.model for one in found]
+
+    until(lambda: listed() == ["lily"], seconds=20)
+
+
 def test_a_long_text_does_not_keep_a_version_from_being_deployed_whole(
     server: RunningServer, real: Client, follow: Callable[..., Following]
 ) -> None:

@@ -29,7 +29,7 @@ ROUNDS = 2
 #: How far a report may be overtaken, in reports.
 DELAY = 1200
 DUPLICATED = 0.3
-SECONDS = 120.0
+SECONDS = 200.0
 
 Place = tuple[str, str]
 Order = tuple[int, int]

@@ -141,7 +141,9 @@ class ReportStatusRequest(google.protobuf.message.Message):
     agent: builtins.str
     """Required. Name of the agent, unique in the namespace."""
     session: builtins.int
-    """Required. Hello.session of the stream that the agent follows."""
+    """Required. Hello.session of the stream that the agent follows; INVALID_FIELD when this
+    registry never handed it out, e.g. after a failover that lost it.
+    """
     seq: builtins.int
     """Required. Counts the reports of a session upwards."""
     log_id: builtins.str
