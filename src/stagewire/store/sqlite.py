@@ -301,6 +301,9 @@ def _write_pragmas(synchronous: str) -> Callable[[sqlite3.Connection, object], N
         connection.execute(f"PRAGMA synchronous={synchronous}")
         connection.execute("PRAGMA foreign_keys=ON")
         connection.execute("PRAGMA busy_timeout=5000")
+        # What a savepoint remembers would go to a temporary file, made and unlinked by each write
+        # of some size; without a file descriptor left, writes would fail.
+        connection.execute("PRAGMA temp_store=MEMORY")
 
     return connect
 
