@@ -26,6 +26,7 @@ PLACES = {
     "notify": "skipped, other replicas are not told of a commit",
     "tail.read": "the tail is about to read the log",
     "handler": "a unary call is about to be worked on",
+    "stream": "a watch is about to look for what it has to say",
 }
 ACTIONS = ("kill", "stop", "skip", "raise", "cancel", "sleep:SECONDS")
 

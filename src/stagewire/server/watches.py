@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from google.protobuf.duration_pb2 import Duration
 
-from stagewire import errors, pb
+from stagewire import errors, failpoints, pb
 from stagewire.server.interceptors import shutting_down
 from stagewire.service import limits
 from stagewire.service import tail as tails
@@ -192,6 +192,7 @@ class _Stream:
     async def _follow(self) -> None:
         watcher, tail = self.watcher, self.tail
         while True:
+            failpoints.hit("stream")
             watcher.wake.clear()
             if tail.generation != self.generation or tail.log_id != self.log_id:
                 raise tails.history_changed()
