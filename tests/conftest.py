@@ -6,6 +6,7 @@ wheel; each test gets a database of its own, copied from an upgraded template.
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import uuid
@@ -15,11 +16,13 @@ from typing import TYPE_CHECKING
 import pytest
 import sqlalchemy as sa
 import structlog
+from rich.console import Console
 
 from stagewire.client import Client
 from stagewire.service.registry import Registry
 from stagewire.store import upgrades
 from stagewire.store.opening import open_database
+from tests.faults import table
 from tests.servers import RunningServer
 
 if TYPE_CHECKING:
@@ -40,12 +43,21 @@ def _plain_log_lines() -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say how much the checkers of recorded histories looked at: a claim without counts is none."""
-    for report in terminalreporter.getreports("passed"):
-        for name, value in report.user_properties:
-            if name == "checked":
-                counts = ", ".join(f"{key} {count:,}" for key, count in value.items())
-                terminalreporter.line(f"{report.nodeid.rpartition('::')[2]}: {counts}")
+    """Print which faults were shown, and how much was checked: a claim without counts is none."""
+    reports = [
+        report
+        for category in ("passed", "failed", "error")
+        for report in terminalreporter.getreports(category)
+    ]
+    rows = table.gather(reports)
+    if not rows:
+        return
+    # Wide enough for a fault's words on one line, where the output goes to a file.
+    width = max(terminalreporter._tw.fullwidth, 140)
+    Console(file=terminalreporter._tw._file, width=width).print(table.show(rows))
+    if path := os.environ.get(table.FILE):
+        elapsed = terminalreporter._session_start.elapsed()
+        table.write(Path(path), rows, seconds=elapsed.seconds)
 
 
 @pytest.fixture(scope="session")

@@ -27,6 +27,8 @@ EACH = 25
 def test_sixteen_processes_get_numbers_without_holes_or_twins(
     database_url: str, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
+    record_property("fault", "16 processes that create versions of one model")
+    record_property("runs", 1)
     history = History()
     with (
         ServerProcess(database_url, tmp_path / "server.log") as server,

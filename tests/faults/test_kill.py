@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from typing import TYPE_CHECKING
 
@@ -17,17 +16,21 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 BOOKMARK_SECONDS = 0.5
-# A start takes a second or two of a busy machine; `make faults-fast` kills 50 times.
+# A start takes a second or two of a busy machine; at length there are 50.
 KILLS = {"sqlite": 20, "postgresql": 6}
 
 
 @pytest.mark.fault
 @pytest.mark.timeout(600)
 def test_nothing_is_lost_or_told_twice_when_the_server_is_killed(
-    database_url: str, tmp_path: Path, record_property: Callable[[str, object], None]
+    database_url: str,
+    tmp_path: Path,
+    at_length: bool,
+    record_property: Callable[[str, object], None],
 ) -> None:
+    record_property("fault", "kill -9 at random moments")
     kind = "sqlite" if database_url.startswith("sqlite") else "postgresql"
-    kills = int(os.environ.get("STAGEWIRE_KILLS", KILLS[kind]))
+    kills = 50 if at_length else KILLS[kind]
     server = ServerProcess(
         database_url,
         tmp_path / "server.log",
@@ -52,6 +55,7 @@ def test_nothing_is_lost_or_told_twice_when_the_server_is_killed(
     counts["repeated"] = sum(write.attempts > 1 for write in history.writes)
     counts["streams"] = sum(len(watcher.streams) for watcher in history.watchers)
     counts["messages"] = sum(len(s.heard) for w in history.watchers for s in w.streams)
+    record_property("runs", kills)
     record_property("checked", dict(counts))
     assert server.lives == kills + 1
     assert all(counts[name] > 0 for name in checkers.CHECKERS), counts

@@ -120,6 +120,8 @@ def test_commits_of_other_servers_are_heard_of_without_a_poll(postgres_url: str)
 def test_a_server_restarted_in_order_ends_every_stream_in_order(
     database_url: str, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
+    record_property("fault", "a server restarted in order, under traffic")
+    record_property("runs", 4)
     server = ServerProcess(
         database_url,
         tmp_path / "server.log",

@@ -176,14 +176,19 @@ def interrupted(name: str, *, times: int, swallow: bool = False) -> Work:
     return work
 
 
-def test_an_interrupt_in_mid_group_costs_nobody_anything(database: SqliteDatabase) -> None:
-    works = [making("a"), making("b"), interrupted("c", times=1), making("d"), making("e")]
+@pytest.mark.fault
+def test_an_interrupt_in_mid_group_costs_nobody_anything(
+    database: SqliteDatabase, record_property: Callable[[str, object], None]
+) -> None:
+    record_property("fault", "an interrupt in the middle of a SQLite group")
+    works = [making(name) for name in "abcdefgh"]
+    works[3] = interrupted("d", times=1)
 
     answers = together(database, works)
 
-    assert answers == [2, 3, 4, 5, 6]
-    assert names(database) == ["a", "b", "c", "d", "e"]
-    expect_sound(database, 6)
+    assert answers == list(range(2, 10))
+    assert names(database) == list("abcdefgh")
+    expect_sound(database, 9)
 
 
 def test_a_use_case_that_is_always_interrupted_fails_alone(database: SqliteDatabase) -> None:
@@ -209,9 +214,11 @@ def test_an_interrupt_that_a_use_case_keeps_to_itself_is_noticed(
     expect_sound(database, 4)
 
 
+@pytest.mark.fault
 def test_an_interrupt_from_another_thread_costs_nobody_anything(
-    database: SqliteDatabase,
+    database: SqliteDatabase, record_property: Callable[[str, object], None]
 ) -> None:
+    record_property("fault", "an interrupt in the middle of a SQLite group")
     once = [True]
 
     def slow(tx: Tx) -> int:
@@ -234,9 +241,11 @@ def limited(tx: Tx, pages: int) -> None:
     tx.connection.exec_driver_sql(f"PRAGMA max_page_count={most}")
 
 
+@pytest.mark.fault
 def test_a_full_file_in_mid_group_fails_only_what_does_not_fit(
-    database: SqliteDatabase,
+    database: SqliteDatabase, record_property: Callable[[str, object], None]
 ) -> None:
+    record_property("fault", "a full disk in the middle of a SQLite group")
     texts = {f"t{number}": str(number) * 50_000 for number in range(10)}
 
     def large(tx: Tx) -> int:
@@ -244,18 +253,21 @@ def test_a_full_file_in_mid_group_fails_only_what_does_not_fit(
         models.create(tx, pb.CreateModelRequest(model=pb.Model(name="large", tags=texts)))
         return events.append(tx, request_id="", method="CreateModel")
 
-    answers = together(database, [making("a"), making("b"), large, making("c"), making("d")])
+    works = [making(name) for name in "abcdefg"]
+    answers = together(database, [*works[:3], large, *works[3:]])
     database.write(lambda tx: limited(tx, 0))
 
-    assert [answers[0], answers[1], answers[3], answers[4]] == [2, 3, 4, 5]
-    assert answers[2].reason == "DATABASE_UNAVAILABLE"
-    assert names(database) == ["a", "b", "c", "d"]
-    expect_sound(database, 5)
+    assert answers.pop(3).reason == "DATABASE_UNAVAILABLE"
+    assert answers == list(range(2, 9))
+    assert names(database) == list("abcdefg")
+    expect_sound(database, 8)
 
 
+@pytest.mark.fault
 def test_a_disk_that_is_full_at_the_commit_leaves_nothing_half_written(
-    database: SqliteDatabase,
+    database: SqliteDatabase, record_property: Callable[[str, object], None]
 ) -> None:
+    record_property("fault", "a full disk in the middle of a SQLite group")
     wal = Path(f"{database.path}-wal")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
 
@@ -265,11 +277,12 @@ def test_a_disk_that_is_full_at_the_commit_leaves_nothing_half_written(
         return cast("int", making("c")(tx))
 
     try:
-        answers = together(database, [making("a"), making("b"), filling, making("d")])
+        works = [making(name) for name in "abdefgh"]
+        answers = together(database, [*works[:2], filling, *works[2:]])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
-    assert [getattr(answer, "reason", answer) for answer in answers] == ["DATABASE_UNAVAILABLE"] * 4
+    assert [getattr(answer, "reason", answer) for answer in answers] == ["DATABASE_UNAVAILABLE"] * 8
     assert names(database) == []
     expect_sound(database, 1)
 
