@@ -1,4 +1,4 @@
-"""Write the results of the fault tests into docs/reliability.md: `write_faults.py FILE`.
+"""Write the results of the fault tests into docs/reliability.md: `write_faults.py FILE [PAGE]`.
 
 The page names each fault and the tests that show it; the figures beside them are written here,
 and nothing else of the page is touched. A test that no row names, and a row whose tests did not
@@ -25,20 +25,21 @@ COUNTS = ("<!-- begin counts: written by `make faults` -->", "<!-- end counts --
 NAMED = re.compile(r"`([^`]+(?:\.py(?:::\w+)?|/))`")
 
 
-def main(file: str) -> int:
+def main(file: str, page_file: str = str(PAGE)) -> int:
     """Fill the page in; answer the exit status."""
     found = json.loads(Path(file).read_text())
     rows = {row["test"]: row for row in found["rows"]}
-    page = PAGE.read_text()
+    path = Path(page_file)
+    page = path.read_text()
     lines, unnamed, missing = _fill(_between(page, TABLE).strip().splitlines(), rows)
     page = _replaced(page, TABLE, "\n".join(lines))
     page = _replaced(page, RUN, _about(found))
     page = _replaced(page, COUNTS, _counts(found["rows"]))
-    PAGE.write_text(page)
+    path.write_text(page)
     for test in unnamed:
-        print(f"{PAGE.name} has no row for {test}")
+        print(f"{path.name} has no row for {test}")
     for name in missing:
-        print(f"{PAGE.name} names {name}, which did not run")
+        print(f"{path.name} names {name}, which did not run")
     return bool(unnamed or missing)
 
 
@@ -114,4 +115,4 @@ def _replaced(page: str, markers: tuple[str, ...], text: str) -> str:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1]))
+    raise SystemExit(main(*sys.argv[1:]))
