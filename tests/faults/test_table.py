@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -74,7 +75,7 @@ def filled(page: Path, rows: Sequence[table.Row]) -> tuple[int, str, str]:
     """Write results into a page; give the exit status, what was said, and the page."""
     file = page.with_suffix(".json")
     table.write(file, rows, seconds=90)
-    command = [sys.executable, TOOL, str(file), str(page)]
+    command = [sys.executable, str(TOOL), str(file), str(page)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return done.returncode, done.stdout + done.stderr, page.read_text()
 
@@ -108,7 +109,7 @@ def row(test: str = KILL, **values: Any) -> table.Row:
 
 def test_figures_stand_beside_the_tests_that_the_page_names(tmp_path: Path) -> None:
     written = page(tmp_path, "| Killed | `test_kill.py` | | | |", "| Expired | Not here | | | |")
-    counts = table.Counter({"W1": 1000, "W2": 2, "W3": 1, "W16": 1, "kills": 9})
+    counts = Counter({"W1": 1000, "W2": 2, "W3": 1, "W16": 1, "kills": 9})
 
     status, said, text = filled(written, [row(checked=counts)])
 
