@@ -138,10 +138,10 @@ def revision_ahead(asked: int, log_id: str, head: int) -> errors.RegistryError:
 
 
 def unavailable() -> errors.RegistryError:
-    """Build the refusal for a database that can't be reached."""
+    """Build the refusal for a database that can't be reached, or can't write: its disk is full."""
     return errors.RegistryError(
         "DATABASE_UNAVAILABLE",
-        "the registry's database can't be reached; try again",
+        "the registry's database can't be reached, or can't write; try again",
         retry_after_seconds=1.0,
     )
 
