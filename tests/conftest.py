@@ -48,6 +48,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         report
         for category in ("passed", "failed", "error")
         for report in terminalreporter.getreports(category)
+        # What could not be collected is no test, and fails the run anyway.
+        if isinstance(report, pytest.TestReport)
     ]
     rows = table.gather(reports)
     if not rows:
