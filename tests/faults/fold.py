@@ -6,6 +6,8 @@ against something that shares no code with them.
 
 from __future__ import annotations
 
+import bisect
+import copy
 from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -64,6 +66,27 @@ def expected(filter_: pb.WatchFilter, event: pb.Event) -> list[pb.Change] | None
                 )
             )
     return found
+
+
+class Telling:
+    """What of a whole log a filter's watchers are told, worked out once for all of them."""
+
+    def __init__(self, filter_: pb.WatchFilter, log: Iterable[pb.Event]) -> None:
+        """Judge every event."""
+        #: By revision, without those of which nothing is told; None when a model enters whole.
+        self.told: dict[int, list[pb.Change] | None] = {}
+        for event in log:
+            wanted = expected(filter_, event)
+            if wanted != []:
+                self.told[event.revision] = wanted
+        self._revisions = sorted(self.told)
+
+    def first(self, after: int, until: int) -> int | None:
+        """Find the first revision after one and up to another of which something is told."""
+        place = bisect.bisect_right(self._revisions, after)
+        if place < len(self._revisions) and self._revisions[place] <= until:
+            return self._revisions[place]
+        return None
 
 
 def dated(state: Any, revision: int, commit_time: Any) -> Any:
@@ -194,7 +217,8 @@ class Knowledge:
         self.primaries.clear()
         for item in items:
             key = item_key(item)
-            self.states[key] = getattr(item, key[0])
+            # A copy: others were handed the same snapshot, and renames change what is kept here.
+            self.states[key] = copy.copy(getattr(item, key[0]))
             self._learn(key, item.primaries)
 
     def apply(self, transaction: pb.Transaction) -> None:

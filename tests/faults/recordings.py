@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from stagewire import pb
+from tests.faults.fold import Telling
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from stagewire.client.watch import Watch
 
 
-@dataclass
+@dataclass(slots=True)
 class Heard:
     """One message of a stream and when it was taken."""
 
@@ -38,6 +39,9 @@ class StreamRecord:
     request: pb.WatchRequest
     opened: float = 0.0
     heard: list[Heard] = field(default_factory=list)
+    ended: float | None = None
+    #: Its status, where a tape knows it; "CLOSED" when the client had no more use for it.
+    end: str = ""
 
 
 @dataclass
@@ -76,6 +80,51 @@ class Mark:
 
 
 @dataclass
+class ReportRecord:
+    """One report of an agent; what it says of models is told apart by the agent's clock."""
+
+    agent: str
+    session: int
+    seq: int
+    #: Model and the agent's time in microseconds, one for each target.
+    told: list[tuple[str, int]]
+    sent: float
+    acknowledged: float | None = None
+
+
+@dataclass
+class Poll:
+    """What ListDeployments answered once."""
+
+    began: float
+    deployments: list[pb.Deployment]
+
+
+@dataclass
+class AgentRecord:
+    """One deployment agent, and what its target runs in the end."""
+
+    name: str
+    namespace: str
+    stage: str
+    models: list[str]
+    running: dict[str, int]
+    #: The version last deployed, by model id; 0 after a withdrawal.
+    carried_out: dict[str, int]
+
+
+@dataclass
+class MemorySample:
+    """What one server's process held at a moment of one of its lives."""
+
+    server: str
+    life: int
+    seconds: float
+    time: float
+    rss_bytes: int
+
+
+@dataclass
 class History:
     """Everything that checkers look at."""
 
@@ -95,9 +144,25 @@ class History:
     versions: list[pb.ModelVersion] = field(default_factory=list)
     stages: list[pb.Stage] = field(default_factory=list)
     namespaces: list[pb.Namespace] = field(default_factory=list)
+    agents: list[AgentRecord] = field(default_factory=list)
+    reports: list[ReportRecord] = field(default_factory=list)
+    polls: list[Poll] = field(default_factory=list)
+    memory: list[MemorySample] = field(default_factory=list)
+    ring_bytes: int = 0
+    #: A server's life is settled after so long: its streams are back, its ring is full.
+    settled_seconds: float = 60.0
     bookmark_seconds: float = 15.0
     #: How much later than promised something may be on a busy machine.
     slack_seconds: float = 5.0
+    #: What watchers of a filter are told of the log, for checkers that ask again and again.
+    tellings: dict[bytes, Telling] = field(default_factory=dict)
+
+    def telling(self, filter_: pb.WatchFilter) -> Telling:
+        """Say what of the log this filter's watchers are told."""
+        key = filter_.SerializeToString(deterministic=True)
+        if key not in self.tellings:
+            self.tellings[key] = Telling(filter_, self.log)
+        return self.tellings[key]
 
     def least_mark(self, moment: float) -> int:
         """Give the mark that the log had at least: of the last one the commit may be to come."""
@@ -162,21 +227,21 @@ def take_stock(client: Client, history: History) -> None:
     history.namespaces = list(listed.namespaces)
     for space in history.namespaces:
         named = {"namespace": space.name, "page_size": 1000}
-        history.models += _pages(client.registry.ListModels, pb.ListModelsRequest, "models", named)
-        history.versions += _pages(
+        history.models += pages(client.registry.ListModels, pb.ListModelsRequest, "models", named)
+        history.versions += pages(
             client.registry.ListModelVersions, pb.ListModelVersionsRequest, "versions", named
         )
-        history.stages += _pages(client.stages.ListStages, pb.ListStagesRequest, "stages", named)
+        history.stages += pages(client.stages.ListStages, pb.ListStagesRequest, "stages", named)
 
 
 def read_log(client: Client) -> list[pb.Event]:
     """Read the whole retained log, oldest first."""
     named = {"namespace": "*", "page_size": 1000}
-    found: list[pb.Event] = _pages(client.audit.ListEvents, pb.ListEventsRequest, "events", named)
+    found: list[pb.Event] = pages(client.audit.ListEvents, pb.ListEventsRequest, "events", named)
     return found[::-1]
 
 
-def _pages(call: Any, request: Any, name: str, fields: dict[str, Any]) -> list[Any]:
+def pages(call: Any, request: Any, name: str, fields: dict[str, Any]) -> list[Any]:
     found: list[Any] = []
     token = ""
     while True:

@@ -164,20 +164,7 @@ class Scene:
             writer.start()
 
     def _furnish(self) -> None:
-        """Put something there, or most of the first writes would be refused."""
-        client = self.clients[0]
-        for space in SPACES[1:]:
-            client.namespaces.CreateNamespace(
-                pb.CreateNamespaceRequest(namespace=pb.Namespace(name=space))
-            )
-        for space, name in itertools.product(SPACES, NAMES):
-            client.registry.CreateModel(
-                pb.CreateModelRequest(namespace=space, model=pb.Model(name=name))
-            )
-            for _ in range(3):
-                client.registry.CreateModelVersion(
-                    pb.CreateModelVersionRequest(namespace=space, model=name)
-                )
+        furnish(self.clients[0])
 
     def _wait_until_caught_up(self) -> None:
         # The watchers' own channels may still be waiting before they connect again.
@@ -190,6 +177,22 @@ class Scene:
             assert not any(recorder.failure for recorder in self.recorders)
             behind = [r for r in behind if r.position < head]
             threading.Event().wait(0.02)
+
+
+def furnish(client: Client) -> None:
+    """Put something there, or most of the first writes would be refused."""
+    for space in SPACES[1:]:
+        client.namespaces.CreateNamespace(
+            pb.CreateNamespaceRequest(namespace=pb.Namespace(name=space))
+        )
+    for space, name in itertools.product(SPACES, NAMES):
+        client.registry.CreateModel(
+            pb.CreateModelRequest(namespace=space, model=pb.Model(name=name))
+        )
+        for _ in range(3):
+            client.registry.CreateModelVersion(
+                pb.CreateModelVersionRequest(namespace=space, model=name)
+            )
 
 
 def moments(count: int, *, seed: int, most: float) -> Iterator[float]:
