@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -96,6 +97,37 @@ def test_a_write_is_retried_under_one_request_id(registry: Registry, client: Any
     assert answer.revision == 7
     assert len(sent) == 3
     assert len({request.request_id for request in sent}) == 1
+
+
+def test_a_call_that_a_stopping_server_kills_is_sent_again(registry: Registry, client: Any) -> None:
+    registry.on("CreateModel", Refusal("CANCELLED"), pb.CreateModelResponse(revision=7))
+
+    answer = client.registry.CreateModel(create())
+
+    one, other = registry.requests("CreateModel")
+    assert answer.revision == 7
+    assert one.request_id == other.request_id
+
+
+def test_a_call_that_its_caller_cancels_is_not_sent_again(registry: Registry) -> None:
+    arrived, over = threading.Event(), threading.Event()
+
+    def answer(_: Any) -> pb.GetModelResponse:
+        arrived.set()
+        over.wait(10)
+        return pb.GetModelResponse()
+
+    registry.on("GetModel", answer)
+    with Client(registry.address) as client:
+        call = client.registry.GetModel.future(pb.GetModelRequest(model="a"))
+        assert arrived.wait(10)
+        call.cancel()
+        # Longer than the channel waits before its second and third attempt.
+        over.wait(1)
+        over.set()
+
+    assert call.cancelled()
+    assert len(registry.calls) == 1
 
 
 def test_four_attempts_are_enough(registry: Registry, client: Any) -> None:

@@ -9,7 +9,9 @@ import os
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 
 # Unary calls are retried by the channel: writes carry a request_id, so a second attempt
-# returns the first one's answer. Watch is not: only its loop knows the cursor.
+# returns the first one's answer. Watch is not: only its loop knows the cursor. CANCELLED is among
+# the codes for servers that stop: gRPC kills what arrives between its shutdown and the client's
+# notice of it, and says so. A call that its caller cancels is not retried.
 _SERVICE_CONFIG = json.dumps(
     {
         "loadBalancingConfig": [{"round_robin": {}}],
@@ -21,7 +23,7 @@ _SERVICE_CONFIG = json.dumps(
                     "initialBackoff": "0.2s",
                     "maxBackoff": "2s",
                     "backoffMultiplier": 2,
-                    "retryableStatusCodes": ["UNAVAILABLE"],
+                    "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
                 },
             },
             {
