@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.faults import checkers, fleet_checkers
+from tests.faults.callers import calling
 from tests.faults.fleet_scenes import FleetScene
 
 if TYPE_CHECKING:
@@ -55,14 +56,14 @@ def test_every_invariant_holds_while_servers_are_killed_and_restarted(
         bookmark_seconds=5.0 if at_length else 1.0,
         pause_seconds=0.2,
         stream_lifetime_seconds=60 if at_length else 8,
-        ring_bytes=1 << 20 if at_length else 200_000,
+        ring_bytes=1 << 19 if at_length else 200_000,
     )
     history = scene.history
     history.settled_seconds = 30.0 if at_length else 5.0
     chance = random.Random(int(time.time()))
     seconds, calm = (300.0, 6.0) if at_length else (20.0, 1.0)
     seconds = float(os.environ.get("STAGEWIRE_CHAOS_SECONDS", seconds))
-    with scene.playing():
+    with scene.playing(), calling(scene.address, pause_seconds=0.2) as account:
         kills = storm(scene.servers, chance, seconds, calm)
 
     began = time.monotonic()
@@ -74,9 +75,17 @@ def test_every_invariant_holds_while_servers_are_killed_and_restarted(
     counts["watchers"] = len(history.watchers)
     counts["streams"] = sum(len(watcher.streams) for watcher in history.watchers)
     counts["messages"] = sum(len(s.heard) for w in history.watchers for s in w.streams)
+    counts["broken streams"] = sum(
+        stream.end.startswith("UNAVAILABLE") for _, stream in checkers.streams(history)
+    )
+    counts["reads held against writes"] = account.reads
+    counts["MiB of the largest server"] = max(s.rss_bytes for s in history.memory) >> 20
     counts["seconds of checking"] = round(time.monotonic() - began)
     record_property("fault", "replicas killed and restarted at random, with every stream open")
     record_property("runs", 1)
     record_property("checked", dict(counts))
+    # A call may fail when its server is killed; what is read is right all the same.
+    assert not account.wrong, "\n".join(account.wrong)
+    assert account.reads > 0
     assert all(server.lives > 1 for server in scene.servers)
     assert all(counts[name] > 0 for name in ALL), counts

@@ -164,7 +164,8 @@ def missing_the_snapshot_of_what_entered(history: History) -> None:
 def missing_after_the_resume(history: History) -> None:
     for stream in (s for w in history.watchers for s in w.streams):
         found = those(stream, "transaction")
-        if stream.request.cursor and len(found) > 1:
+        # What a bookmark comes before is missing after that, not after the cursor.
+        if stream.request.cursor and len(found) > 1 and stream.heard[1] is found[0]:
             stream.heard.remove(found[0])
             return
     raise AssertionError(history)

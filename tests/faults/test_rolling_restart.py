@@ -64,6 +64,7 @@ def test_a_rolling_restart_fails_no_call_and_ends_every_stream_in_order(
     counts += Counter({f"streams ended {how}": count for how, count in ends.items()})
     counts["calls"] = len(account.seconds)
     counts["failed calls"] = len(account.failures)
+    counts["reads held against writes"] = account.reads
     counts["writers' repetitions"] = sum(w.attempts - 1 for w in scene.history.writes)
     counts["ms median"] = round(statistics.median(account.seconds) * 1000)
     counts["ms longest"] = round(max(account.seconds) * 1000)
@@ -72,6 +73,7 @@ def test_a_rolling_restart_fails_no_call_and_ends_every_stream_in_order(
     record_property("runs", 1)
     record_property("checked", dict(counts))
     assert not account.failures, "\n".join(account.failures)
+    assert not account.wrong, "\n".join(account.wrong)
     assert [code for code, _ in stops] == [0] * len(scene.servers)
     assert all(seconds < LONGEST_STOP_SECONDS for _, seconds in stops), stops
     assert ends.pop("in order") > 0
