@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -236,6 +237,25 @@ def test_a_caller_who_hangs_up_keeps_his_place_until_his_call_has_ended(
 
     assert kept == 1
     assert stub.GetModel(pb.GetModelRequest(model="churn")).model.name == "churn"
+
+
+def test_the_refusal_of_a_caller_who_hung_up_is_no_error_of_the_servers(
+    server: RunningServer, stub: RegistryServiceStub
+) -> None:
+    complaints: list[dict[str, Any]] = []
+    server._loop.set_exception_handler(lambda _loop, context: complaints.append(context))
+
+    with held(server):
+        call: Any = stub.DeleteModel.future(pb.DeleteModelRequest(model="ghost"))
+        eventually(lambda: server.server.admission.now == 1)
+        call.cancel()
+        eventually(call.done)
+    eventually(lambda: server.server.admission.now == 0)
+    # A later call on the loop, so that the future of the first is gone.
+    refused(lambda: stub.GetModel(GHOST))
+    gc.collect()
+
+    assert complaints == []
 
 
 def test_an_unforeseen_error_tells_nothing_but_the_calls_id(

@@ -156,10 +156,17 @@ def _on_pool(
             raise shutting_down() from None
         # What has begun is not stopped by a caller who hangs up: it commits or fails whole, and
         # takes its place until then, or impatient callers could fill the pool unseen.
-        future.add_done_callback(lambda _done: admission.leave())
+        future.add_done_callback(lambda done: _leave(admission, done))
         return await asyncio.shield(future)
 
     return work
+
+
+def _leave(admission: Admission, done: asyncio.Future[Any]) -> None:
+    admission.leave()
+    if not done.cancelled():
+        # Looked at, or asyncio logs the refusal of a caller who hung up as an error nobody saw.
+        done.exception()
 
 
 def answered(
