@@ -11,14 +11,16 @@ import threading
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from stagewire import pb
-from stagewire.client import Client, errors
+from stagewire.client import AsyncClient, Client, errors
+from tests.client.blocking import Blocking, Loop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+#: As many are synchronous as asynchronous.
 CLIENTS = 4
 CALLERS_A_CLIENT = 4
 SPACE = "callers"
@@ -67,7 +69,7 @@ class Known:
 class Caller(threading.Thread):
     """One caller at work: whatever is refused or fails is no fault of the load's."""
 
-    def __init__(self, client: Client, number: int, account: Account, pause_seconds: float) -> None:
+    def __init__(self, client: Any, number: int, account: Account, pause_seconds: float) -> None:
         super().__init__(name=f"caller-{number}")
         self.model = f"called-{number}"
         self._client = client
@@ -137,7 +139,12 @@ class Caller(threading.Thread):
 def calling(address: str, *, pause_seconds: float) -> Iterator[Account]:
     """Have callers at work, and give their account."""
     account = Account()
-    clients = [Client(address, namespace=SPACE) for _ in range(CLIENTS)]
+    loop = Loop()
+    clients: list[Any] = [Client(address, namespace=SPACE) for _ in range(CLIENTS // 2)]
+    clients += [
+        Blocking(loop, loop.run(lambda: AsyncClient(address, namespace=SPACE)))
+        for _ in range(CLIENTS // 2)
+    ]
     callers = [
         Caller(client, turn * CLIENTS + place, account, pause_seconds)
         for place, client in enumerate(clients)
@@ -155,3 +162,4 @@ def calling(address: str, *, pause_seconds: float) -> Iterator[Account]:
             caller.stop()
         for client in clients:
             client.close()
+        loop.stop()

@@ -61,7 +61,7 @@ def test_every_invariant_holds_while_servers_are_killed_and_restarted(
     history = scene.history
     history.settled_seconds = 30.0 if at_length else 5.0
     chance = random.Random(int(time.time()))
-    seconds, calm = (300.0, 6.0) if at_length else (20.0, 1.0)
+    seconds, calm = (300.0, 6.0) if at_length else (16.0, 1.0)
     seconds = float(os.environ.get("STAGEWIRE_CHAOS_SECONDS", seconds))
     with scene.playing(), calling(scene.address, pause_seconds=0.2) as account:
         kills = storm(scene.servers, chance, seconds, calm)

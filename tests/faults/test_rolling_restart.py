@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 LONGEST_STOP_SECONDS = 40.0
 #: The product's own times are seen at length; in short only their order is.
-SWIFT = {"drain_seconds": 0.5, "goodbye_seconds": 1.5, "stop_seconds": 5}
+SWIFT = {"drain_seconds": 0.5, "goodbye_seconds": 1, "stop_seconds": 5}
 IN_ORDER = {pb.GOODBYE_REASON_SHUTTING_DOWN, pb.GOODBYE_REASON_LIFETIME}
 
 
@@ -50,7 +50,7 @@ def test_a_rolling_restart_fails_no_call_and_ends_every_stream_in_order(
     )
     stops = []
     # Whoever runs servers waits before the next one too: clients have to find this one again.
-    beat = 10.0 if at_length else 2.0
+    beat = 10.0 if at_length else 1.5
     with scene.playing(), calling(scene.address, pause_seconds=0.02) as account:
         for server in scene.servers:
             began = time.monotonic()
