@@ -23,12 +23,12 @@ def main(url: str) -> None:
     """Compact, printing the mark after each run that moved it."""
     database = open_database(url, readers=1, listens=False)
     for keep_seconds in itertools.cycle((0.0, 1.0)):
-        old = database.read(partial(compaction.older_than, seconds=keep_seconds))
         try:
+            old = database.read(partial(compaction.older_than, seconds=keep_seconds))
             for mark in compaction.compact(database, old.until, batch=BATCH):
                 print(mark, flush=True)  # noqa: T201  # told to the test
         except errors.RegistryError as error:
-            # Writers in its way: what is done is done, and the next run goes on.
+            # Others in its way: what is done is done, and the next run goes on.
             if error.reason != "CONTENTION":
                 raise
         threading.Event().wait(PAUSE_SECONDS)
