@@ -91,7 +91,7 @@ def write(path: Path, rows: Iterable[Row], *, seconds: float) -> None:
         "versions": {
             "Python": platform.python_version(),
             "SQLite": sqlite3.sqlite_version,
-            "Linux": platform.release(),
+            platform.system(): platform.release().partition("-")[0],
             **{name: version(name) for name in _PACKAGES},
         },
         "rows": [
