@@ -36,10 +36,14 @@ log = structlog.get_logger("stagewire.tail")
 # Rows read at once; a transaction's payload is at most 1 MiB, and mostly a thousandth of that.
 _PAGE = 200
 MOST_IN_RING = 100_000
+# Read back at start: all agents of a server that was killed resume from just before its end, and
+# each would read and unpack the same pages of the log by itself.
+_READ_BACK = 1000
 # Watchers that fell behind the ring read the log themselves, so few at a time.
 CATCH_UP_READERS = 4
 _ENTERING = (pb.CHANGE_KIND_MODEL_RENAMED, pb.CHANGE_KIND_MODEL_UNDELETED)
 
+_HEAD = sa.select(schema.LogHead)
 _AFTER = (
     sa.select(schema.Log)
     .where(schema.Log.revision > sa.bindparam("after"))
@@ -253,6 +257,7 @@ class Tail:
         """Take up position at the log's head and have commits wake the tail."""
         loop = asyncio.get_running_loop()
         await self._take_position()
+        await self._read_back()
 
         def wake() -> None:
             # A thread of the database's may outlive the loop by a moment.
@@ -423,6 +428,34 @@ class Tail:
         self.on_break()
         self._report(healthy=True)
 
+    async def _read_back(self) -> None:
+        """Fill the ring with the newest part of the log."""
+        after = max(self.last - _READ_BACK, 0)
+        try:
+            while after < self.last:
+                entries = await self._read(self._up_to_position, after)
+                if not entries:
+                    return
+                for old in entries:
+                    self._keep(old)
+                after = entries[-1].revision
+        except BrokenLog:
+            # Whoever resumes there is told by its own read of the log; others are served.
+            log.exception("the end of the log does not hash onto what is before it")
+            self._ring.clear()
+            self._size = 0
+
+    def _up_to_position(self, after: int) -> list[Entry]:
+        def work(tx: Tx) -> list[Entry]:
+            first = max(after, tx.rows(_HEAD)[0].compacted_revision)
+            chain = events.hash_at(tx, first)
+            if chain is None:
+                return []
+            entries, _ = _chained(_rows(tx, first), first, chain)
+            return [old for old in entries if old.revision <= self.last]
+
+        return self.database.read(work)
+
     async def _read_new(self) -> None:
         while True:
             after, chain = self.last, self.chain
@@ -453,11 +486,14 @@ class Tail:
 
         return self.database.read(work)
 
-    def _publish(self, new: Entry) -> None:
+    def _keep(self, new: Entry) -> None:
         self._ring.append(new)
         self._size += new.size
         while self._ring and (self._size > self.ring_bytes or len(self._ring) > MOST_IN_RING):
             self._size -= self._ring.popleft().size
+
+    def _publish(self, new: Entry) -> None:
+        self._keep(new)
         self.last, self.chain = new.revision, new.chain
         self.on_entry(new)
         for watcher in self._index.concerned(new):
