@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import sqlalchemy as sa
 
@@ -82,33 +82,39 @@ class Beginnings:
         future: asyncio.Future[Start] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Arrival(request, filter_, future))
         if len(self._workers) < WORKERS:
-            worker = asyncio.create_task(self._work())
-            self._workers.add(worker)
-            worker.add_done_callback(self._workers.discard)
+            self._workers.add(asyncio.create_task(self._work()))
         return await future
 
     async def _work(self) -> None:
+        try:
+            while self._waiting:
+                await self._begin_some()
+        finally:
+            # At once: whoever comes before a callback of the task's would find it counted still,
+            # and nobody at work.
+            self._workers.discard(cast("asyncio.Task[None]", asyncio.current_task()))
+
+    async def _begin_some(self) -> None:
         loop = asyncio.get_running_loop()
-        while self._waiting:
-            batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), AT_ONCE))]
-            found: Sequence[Start | errors.RegistryError]
-            try:
-                found = await loop.run_in_executor(self._executor, self._judge, batch)
-            except errors.RegistryError as error:
-                found = [error] * len(batch)
-            except Exception as error:  # noqa: BLE001  # it is each caller's, who logs it
-                for arrival in batch:
-                    if not arrival.future.done():
-                        arrival.future.set_exception(error)
+        batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), AT_ONCE))]
+        found: Sequence[Start | errors.RegistryError]
+        try:
+            found = await loop.run_in_executor(self._executor, self._judge, batch)
+        except errors.RegistryError as error:
+            found = [error] * len(batch)
+        except Exception as error:  # noqa: BLE001  # it is each caller's, who logs it
+            for arrival in batch:
+                if not arrival.future.done():
+                    arrival.future.set_exception(error)
+            return
+        for arrival, start in zip(batch, found, strict=True):
+            # Whoever hung up meanwhile has a future that is cancelled.
+            if arrival.future.done():
                 continue
-            for arrival, start in zip(batch, found, strict=True):
-                # Whoever hung up meanwhile has a future that is cancelled.
-                if arrival.future.done():
-                    continue
-                if isinstance(start, errors.RegistryError):
-                    arrival.future.set_exception(replace(start))
-                else:
-                    arrival.future.set_result(start)
+            if isinstance(start, errors.RegistryError):
+                arrival.future.set_exception(replace(start))
+            else:
+                arrival.future.set_result(start)
 
     def _judge(self, batch: Sequence[_Arrival]) -> Sequence[Start | errors.RegistryError]:
         def work(tx: Tx) -> list[Start | errors.RegistryError]:
