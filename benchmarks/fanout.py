@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import time
 from typing import TYPE_CHECKING
@@ -60,19 +61,23 @@ class Audience:
     def __init__(self, size: int) -> None:
         """Expect so many receipts of each event."""
         self.size = size
+        #: Receipts that make an event complete; streams that watch other models get none.
+        self.expected = size
         self.lost = 0
+        self.wires: list[wire.Wire] = []
         self.receipts: list[int] = []
         self.message = b""
         self._complete = asyncio.Event()
 
-    async def gather(self, address: str, path: str, request: bytes) -> None:
-        """Open every stream and wait until each has said hello."""
+    async def gather(self, address: str, path: str, *requests: bytes) -> None:
+        """Open every stream, with the requests in turn, and wait until each has said hello."""
         headers = wire.header_block(address, path)
         # Streams outlive the calls' deadline.
         headers = headers[: headers.index(b"\x00\x0cgrpc-timeout")]
         self.wires = await wire.connect(address, -(-self.size // STREAMS_A_WIRE))
         self._complete.clear()
         for index in range(self.size):
+            request = requests[index % len(requests)]
             self.wires[index // STREAMS_A_WIRE].call(headers, request, _Stream(self))
         await self.wait()
 
@@ -80,7 +85,7 @@ class Audience:
         """Note a receipt."""
         self.receipts.append(now)
         self.message = message
-        if len(self.receipts) == self.size:
+        if len(self.receipts) == self.expected:
             self._complete.set()
 
     async def wait(self) -> list[int]:
@@ -106,19 +111,23 @@ class FanOut:
         """Prepare; `open` opens the streams."""
         self._address = address
         self._channel = channel
-        self._model = requests.watched(size)
+        self.model = requests.watched(size)
         self._topic = f"{size:04}".encode()
-        self._promotions: Iterator[bytes] = requests.promotions(self._model)
+        self._promotions: Iterator[bytes] = requests.promotions(self.model)
         self.watchers = Audience(size)
         self.listeners = Audience(size)
 
     async def open(self) -> None:
         """Open both audiences' streams."""
+        await self.open_watchers()
+        await self.listeners.gather(self._address, server.STREAM, self._topic)
+
+    async def open_watchers(self) -> None:
+        """Open the watch's streams alone."""
         watch = pb.WatchRequest(
-            start=pb.WATCH_START_NOW, filter=pb.WatchFilter(models=[self._model])
+            start=pb.WATCH_START_NOW, filter=pb.WatchFilter(models=[self.model])
         )
         await self.watchers.gather(self._address, requests.WATCH, watch.SerializeToString())
-        await self.listeners.gather(self._address, server.STREAM, self._topic)
 
     async def watch(self, events: int) -> Sample:
         """Promote versions of the watched model; from commit to receipt."""
@@ -130,18 +139,8 @@ class FanOut:
             told = pb.WatchResponse.FromString(self.watchers.message)
             revisions.append(told.transaction.revision)
             await asyncio.sleep(PAUSE_SECONDS)
-        commits = await self._commits(revisions[-1])
+        commits = await _commits(self._channel, revisions[-1])
         return _sample([commits[revision] for revision in revisions], received)
-
-    async def _commits(self, last: int) -> dict[int, int]:
-        """Read when commits returned; the last one may be noted after its event was received."""
-        read = wire.raw_call(self._channel, server.COMMITS)
-        async with asyncio.timeout(10):
-            while True:
-                commits: dict[int, int] = dict(json.loads(await read(b"")))
-                if last in commits:
-                    return commits
-                await asyncio.sleep(PAUSE_SECONDS)
 
     async def publish(self, events: int) -> Sample:
         """Publish the same bytes by the bare fan-out."""
@@ -158,6 +157,54 @@ class FanOut:
         """Hang up."""
         self.watchers.close()
         self.listeners.close()
+
+
+class OwnModels:
+    """Streams that watch each a model of its own; an event is for one of them alone."""
+
+    def __init__(self, writing: grpc.aio.Channel, watching: str, size: int) -> None:
+        """Write by `writing`, and watch at the address `watching`, of the same server or not."""
+        self._channel = writing
+        self._address = watching
+        self._models = requests.own_models(size)
+        self._promotions = itertools.cycle(
+            [requests.promotions(model) for model in self._models[: requests.CALLERS]]
+        )
+        self.watchers = Audience(size)
+
+    async def open(self) -> None:
+        """Open the streams."""
+        watches = [
+            pb.WatchRequest(start=pb.WATCH_START_NOW, filter=pb.WatchFilter(models=[model]))
+            for model in self._models
+        ]
+        bodies = [watch.SerializeToString() for watch in watches]
+        await self.watchers.gather(self._address, requests.WATCH, *bodies)
+        self.watchers.expected = 1
+
+    async def watch(self, events: int) -> Sample:
+        """Promote a version of one model after another; from commit to receipt."""
+        promote = wire.raw_call(self._channel, requests.TRANSITION)
+        revisions, received = [], []
+        for _ in range(events):
+            await promote(next(next(self._promotions)))
+            received.append(await self.watchers.wait())
+            told = pb.WatchResponse.FromString(self.watchers.message)
+            revisions.append(told.transaction.revision)
+            await asyncio.sleep(PAUSE_SECONDS)
+        commits = await _commits(self._channel, revisions[-1])
+        return _sample([commits[revision] for revision in revisions], received)
+
+
+async def _commits(channel: grpc.aio.Channel, last: int) -> dict[int, int]:
+    """Read when commits returned; the last one may be noted after its event was received."""
+    read = wire.raw_call(channel, server.COMMITS)
+    async with asyncio.timeout(10):
+        while True:
+            commits: dict[int, int] = dict(json.loads(await read(b"")))
+            if last in commits:
+                return commits
+            await asyncio.sleep(PAUSE_SECONDS)
 
 
 def _sample(began: list[int], received: list[list[int]]) -> Sample:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import os
 import shutil
 import subprocess
 import sys
@@ -169,9 +170,9 @@ class Stand:
 
 
 @contextlib.asynccontextmanager
-async def serving(place: Place) -> AsyncIterator[Stand]:
-    """Run a server process on a fresh copy, and end it by its pid."""
-    options = ("--database-url", place.copy(), "--answer", str(place.answer))
+async def serving(place: Place, url: str = "", **environment: str) -> AsyncIterator[Stand]:
+    """Run a server process on a fresh copy, or on `url`, and end it by its pid."""
+    options = ("--database-url", url or place.copy(), "--answer", str(place.answer))
     # Starting a process blocks for some milliseconds, and nothing else runs yet.
     process = subprocess.Popen(  # noqa: ASYNC220
         [sys.executable, "-m", "benchmarks.server", *options],
@@ -179,6 +180,7 @@ async def serving(place: Place) -> AsyncIterator[Stand]:
         # Its log lines are made and written; nobody reads them.
         stderr=subprocess.DEVNULL,
         text=True,
+        env={**os.environ, **environment},
     )
     try:
         assert process.stdout is not None

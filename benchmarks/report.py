@@ -8,10 +8,12 @@ import os
 import platform
 import sqlite3
 import statistics
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.console import Group
 from rich.table import Table
 
 from benchmarks.suite import GRPC, LOOP, POOL, Suite
@@ -19,6 +21,7 @@ from benchmarks.suite import GRPC, LOOP, POOL, Suite
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from benchmarks.fleets import Figure
     from benchmarks.suite import Row
 
 PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
@@ -26,21 +29,30 @@ BEGIN = "<!-- begin results: written by `make bench` -->"
 END = "<!-- end results -->"
 
 HEADS = ("what", "database", "at once", "per second", "p50 ms", "p99 ms")
+FIGURE_HEADS = ("what", "database", "found", "unit", "target", "met")
 RATIO_HEADS = ("x echo", "x bare", "target", "met")
 _PACKAGES = ("grpcio", "protobuf", "sqlalchemy", "psycopg", "uvloop", "structlog")
 
 
-def terminal(suite: Suite) -> Table:
-    """Make the table that people look at."""
+def terminal(suite: Suite) -> Group:
+    """Make the tables that people look at."""
     table = Table(*HEADS, *RATIO_HEADS, title="medians of the rounds")
     for row in suite.rows:
         table.add_row(*cells(row, spread=False))
-    return table
+    fleet = Table(*FIGURE_HEADS, title="a fleet")
+    for figure in suite.figures:
+        fleet.add_row(*_figure(figure))
+    return Group(*([table] if suite.rows else []), *([fleet] if suite.figures else []))
 
 
 def markdown(suite: Suite) -> str:
     """Write what belongs between the page's markers."""
-    lines = [*_about(suite), "", *_lines((*HEADS, *RATIO_HEADS), map(cells, suite.rows))]
+    lines = _about(suite)
+    if suite.rows:
+        lines += ["", *_lines((*HEADS, *RATIO_HEADS), map(cells, suite.rows))]
+    if suite.figures:
+        lines += ["", "A fleet on one server:", ""]
+        lines += _lines(FIGURE_HEADS, map(_figure, suite.figures))
     if echoes := [row for row in suite.rows if row.name in (POOL, LOOP, GRPC) and row.at_once > 1]:
         lines += ["", "CPU seconds a second, of the load generator and of the server:", ""]
         heads = (*HEADS[:4], "load generator", "server")
@@ -67,7 +79,8 @@ def as_json(suite: Suite) -> str:
         }
         for row in suite.rows
     ]
-    return json.dumps({"about": _about(suite), "rows": rows}, indent=1)
+    figures = [{**asdict(figure), "met": figure.met} for figure in suite.figures]
+    return json.dumps({"about": _about(suite), "rows": rows, "figures": figures}, indent=1)
 
 
 def write(suite: Suite) -> None:
@@ -94,6 +107,18 @@ def cells(row: Row, *, spread: bool = True) -> tuple[str, ...]:
         told(row.to_bare, ".2f"),
         row.target.text if row.target else "",
         ("yes" if row.target.met(row) else "no") if row.target else "",
+    )
+
+
+def _figure(figure: Figure) -> tuple[str, ...]:
+    form = ",.2f" if figure.median < 100 else ",.0f"
+    return (
+        figure.name,
+        figure.database,
+        _spread(figure.values, form) if len(figure.values) > 1 else _median(figure.values, form),
+        figure.unit,
+        "" if figure.most is None else f"at most {figure.most:g}",
+        {None: "", True: "yes", False: "no"}[figure.met],
     )
 
 

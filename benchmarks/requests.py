@@ -22,7 +22,7 @@ CALLERS = 64
 WRITERS = 16
 VERSIONS = 4
 STAGE = "Production"
-FAN_OUTS = (100, 1000)
+FAN_OUTS = (100, 1000, 5000)
 
 GET = "/modelregistry.v1.RegistryService/GetModelVersion"
 RESOLVE = "/modelregistry.v1.RegistryService/ResolveModelVersion"
@@ -69,6 +69,11 @@ def seed(registry: Registry) -> bytes:
 def watched(streams: int) -> str:
     """Name the model that so many streams watch."""
     return f"watched-{streams}"
+
+
+def own_models(streams: int) -> list[str]:
+    """Name a model for each of so many streams; only the first exist, and are changed."""
+    return [f"read-{n:02}" for n in range(CALLERS)] + [f"own-{n}" for n in range(CALLERS, streams)]
 
 
 def gets() -> list[Iterator[bytes]]:

@@ -6,29 +6,39 @@ neighbours in one round, and what is told is the median over the rounds.
 
 from __future__ import annotations
 
+import asyncio
 import statistics
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import bare, requests, server
-from benchmarks.fanout import FanOut
+from benchmarks.fanout import FanOut, OwnModels
+from benchmarks.fleets import Figures, measure_backlog, measure_storms, measure_streams
 from benchmarks.places import Postgresql, Sqlite, serving
+from benchmarks.stalls import measure_stall
 from benchmarks.wire import raw_call
 from stagewire import pb
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
+    from benchmarks.fleets import Figure
     from benchmarks.load import Sample
     from benchmarks.places import Place, Stand
 
 POOL = "echo on the pool"
 LOOP = "echo on the loop"
 GRPC = "bare grpc.aio echo"
+OWN = "Watch, each its own model"
+HEARD = "Watch at another replica, by NOTIFY"
+POLLED = "Watch at another replica, by poll"
 READS = ("GetModelVersion", "ResolveModelVersion")
 WRITES = ("CreateModelVersion", "TransitionStage")
-NAMES = (*READS, *WRITES, "Watch")
+FLEETS = ("streams", "storm", "stall")
+NAMES = (*READS, *WRITES, "Watch", "own", "replica", *FLEETS)
+OWN_STREAMS = 5000
+REPLICA_STREAMS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +50,36 @@ class Effort:
     #: Recorded use cases that a bare round runs.
     cases: int
     events: int
+    #: Members of the fleet, and of those with a connection of their own.
+    fleet: int
+    alone: int
+    idle_seconds: float
+    cuts: int
+    stalls: int
 
 
-FULL = Effort(rounds=5, seconds=1.0, cases=1600, events=12)
-QUICK = Effort(rounds=3, seconds=0.3, cases=320, events=4)
+FULL = Effort(
+    rounds=5,
+    seconds=1.0,
+    cases=1600,
+    events=12,
+    fleet=10_000,
+    alone=2_000,
+    idle_seconds=30.0,
+    cuts=2,
+    stalls=9,
+)
+QUICK = Effort(
+    rounds=3,
+    seconds=0.3,
+    cases=320,
+    events=4,
+    fleet=2_000,
+    alone=500,
+    idle_seconds=15.0,
+    cuts=1,
+    stalls=3,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +135,19 @@ def _target(name: str, place: str, at_once: int) -> Target | None:
             "0.8 x bare; p99 < 60 ms",
             lambda row: row.bare >= 0.8 and row.median("p99_ms") < 60,
         )
+    if name == "Watch" and at_once == 5000:
+        return Target(
+            "0.8 x bare; p99 < 350 ms",
+            lambda row: row.bare >= 0.8 and row.median("p99_ms") < 350,
+        )
+    if name == OWN:
+        return Target(
+            "p50 < 2 ms, p99 < 10",
+            lambda row: row.median("p50_ms") < 2 and row.median("p99_ms") < 10,
+        )
+    if name in (HEARD, POLLED):
+        most = 100 if name == HEARD else 1500
+        return Target(f"p99 < {most} ms", lambda row: row.median("p99_ms") < most)
     return None
 
 
@@ -122,6 +171,7 @@ class Suite:
         self.only = only
         self.note = note
         self.rows: list[Row] = []
+        self.figures: list[Figure] = []
         self.versions: dict[str, str] = {}
 
     def turns(self) -> int:
@@ -131,7 +181,10 @@ class Suite:
         few = 2 * (1 + reads + 2 * writes) if reads + writes else 0
         many = reads + 3 if reads else 0
         watch = 2 * len(requests.FAN_OUTS) if "Watch" in self.only else 0
-        return 2 * self.effort.rounds * (few + many + watch)
+        own = 1 if "own" in self.only else 0
+        replica = 2 * self.effort.rounds if "replica" in self.only else 0
+        storms = 2 * (self.effort.cuts + 1) if "storm" in self.only else 0
+        return 2 * self.effort.rounds * (few + many + watch + own) + replica + storms
 
     async def run(self) -> None:
         """Measure on both databases."""
@@ -142,6 +195,14 @@ class Suite:
                 await self._on(place)
 
     async def _on(self, place: Place) -> None:
+        if self.only.intersection((*READS, *WRITES, "Watch", "own")):
+            await self._one_server(place)
+        if "replica" in self.only and isinstance(place, Postgresql):
+            await self._replicas(place)
+        if self.only.intersection(FLEETS):
+            await self._fleets(place)
+
+    async def _one_server(self, place: Place) -> None:
         recordings = {name: self._record(place, name) for name in WRITES if name in self.only}
         async with serving(place) as stand:
             asked = {
@@ -157,6 +218,55 @@ class Suite:
             if "Watch" in self.only:
                 for size in requests.FAN_OUTS:
                     await self._fan_out(place, stand, size)
+            if "own" in self.only:
+                await self._own_models(place, stand, stand, OWN, OWN_STREAMS)
+
+    async def _own_models(
+        self, place: Place, writing: Stand, watching: Stand, name: str, size: int
+    ) -> None:
+        own = OwnModels(writing.channel, watching.address, size)
+        await own.open()
+        await own.watch(1)
+        row = Row(name, place.name, size, target=_target(name, place.name, size))
+        # A change that is left to the poll takes most of a second.
+        events = self.effort.events // 3 if name == POLLED else self.effort.events
+        await self._take_turns([Subject(row, partial(own.watch, max(events, 2)))])
+        own.watchers.close()
+
+    async def _replicas(self, place: Place) -> None:
+        """Write at one server and watch at another, which is notified or left to its poll."""
+        for name, failpoints in ((HEARD, ""), (POLLED, "notify=skip")):
+            url = place.copy()
+            async with (
+                serving(place, url, STAGEWIRE_FAILPOINTS=failpoints) as writing,
+                serving(place, url) as watching,
+            ):
+                await self._own_models(place, writing, watching, name, REPLICA_STREAMS)
+
+    async def _fleets(self, place: Place) -> None:
+        effort, figures = self.effort, Figures(place.name)
+        # Their memory and bookmarks are the same whatever the database.
+        if "streams" in self.only and isinstance(place, Sqlite):
+            self.note(f"{place.name}: idle streams")
+            await asyncio.to_thread(
+                measure_streams,
+                place,
+                figures,
+                size=effort.fleet,
+                alone=effort.alone,
+                idle_seconds=effort.idle_seconds,
+            )
+        if "storm" in self.only:
+            await asyncio.to_thread(
+                measure_storms, place, figures, size=effort.fleet, cuts=effort.cuts, note=self.note
+            )
+        if "stall" in self.only:
+            self.note(f"{place.name}: a stalled reader")
+            async with serving(place) as stand:
+                events = effort.events // 2
+                await measure_stall(stand, figures, rounds=effort.stalls, events=events)
+            await asyncio.to_thread(measure_backlog, place, figures, rounds=effort.rounds)
+        self.figures += figures.rows.values()
 
     def _record(self, place: Place, name: str) -> list[bare.Case]:
         bodies = requests.creates() if name == "CreateModelVersion" else requests.transitions()
@@ -206,7 +316,8 @@ class Suite:
     async def _fan_out(self, place: Place, stand: Stand, size: int) -> None:
         fan_out = FanOut(stand.channel, stand.address, size)
         await fan_out.open()
-        events = self.effort.events
+        # Fewer to many: a round takes as long.
+        events = max(self.effort.events * 1000 // max(size, 1000), 2)
         # The first event gives the bare fan-out its bytes, and warms both.
         await fan_out.watch(1)
         await fan_out.publish(1)
