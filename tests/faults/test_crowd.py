@@ -43,7 +43,7 @@ def test_fifty_writers_of_one_model_leave_no_hole_in_its_numbers_or_the_logs(
     record_property: Callable[[str, object], None],
 ) -> None:
     record_property("fault", "50 writers on one model")
-    seconds = 60.0 if at_length else 2.0
+    seconds = 20.0 if at_length else 2.0
     with ServerProcess(
         database_url,
         tmp_path / "server.log",

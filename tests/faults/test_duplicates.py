@@ -61,7 +61,7 @@ def test_requests_that_come_twice_or_late_are_done_once_and_answered_alike(
     record_property: Callable[[str, object], None],
 ) -> None:
     record_property("fault", "duplicated and delayed requests")
-    seconds = 120.0 if at_length else 4.0
+    seconds = 60.0 if at_length else 4.0
     with (
         ServerProcess(
             database_url,

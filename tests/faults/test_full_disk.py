@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-DISK_BYTES = 24 * 1024 * 1024
+DISK_BYTES = 128 * 1024 * 1024
 BOOKMARK_SECONDS = 0.5
 FULL_SECONDS = 1.5
 DEADLINE_SECONDS = 30.0

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-DISK_BYTES = 160 * 1024 * 1024
+DISK_BYTES = 256 * 1024 * 1024
 
 
 @pytest.mark.fault
