@@ -96,7 +96,7 @@ def test_streams_that_lag_by_thousands_of_changes_catch_up_in_bounded_memory(
     record_property: Callable[[str, object], None],
 ) -> None:
     record_property("fault", "200,000 changes while streams lag")
-    changes = 200_000 if at_length else 3_000
+    changes = 200_000 if at_length else 2_000
     with ServerProcess(
         database_url,
         tmp_path / "server.log",
