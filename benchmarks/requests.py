@@ -76,12 +76,14 @@ def own_models(streams: int) -> list[str]:
     return [f"read-{n:02}" for n in range(CALLERS)] + [f"own-{n}" for n in range(CALLERS, streams)]
 
 
-def gets() -> list[Iterator[bytes]]:
-    """Ask for one version after the other of the caller's model."""
+def gets(*, include_metrics: bool = False) -> list[Iterator[bytes]]:
+    """Ask for one version after the other of the caller's model; metrics are the database's."""
     return [
         itertools.cycle(
             [
-                pb.GetModelVersionRequest(model=f"read-{n:02}", version=v).SerializeToString()
+                pb.GetModelVersionRequest(
+                    model=f"read-{n:02}", version=v, include_metrics=include_metrics
+                ).SerializeToString()
                 for v in range(1, VERSIONS + 1)
             ]
         )
@@ -89,11 +91,13 @@ def gets() -> list[Iterator[bytes]]:
     ]
 
 
-def resolves() -> list[Iterator[bytes]]:
+def resolves(*, include_metrics: bool = False) -> list[Iterator[bytes]]:
     """Ask what Production of the caller's model is."""
     return [
         itertools.repeat(
-            pb.ResolveModelVersionRequest(model=f"read-{n:02}", stage=STAGE).SerializeToString()
+            pb.ResolveModelVersionRequest(
+                model=f"read-{n:02}", stage=STAGE, include_metrics=include_metrics
+            ).SerializeToString()
         )
         for n in range(CALLERS)
     ]
