@@ -18,7 +18,7 @@ from stagewire.client import Client, HistoryLost, Snapshot
 from tests.agent.test_against_server import Following
 from tests.faults import checkers, divergence
 from tests.faults.recordings import take_stock
-from tests.faults.replicas import BOOKMARK_SECONDS, until
+from tests.faults.replicas import BOOKMARK_SECONDS, STALE_SECONDS, until
 from tests.faults.scenes import Scene
 
 if TYPE_CHECKING:
@@ -113,6 +113,7 @@ def losing(address: str, *, seed: int) -> Iterator[Loss]:
             seer.create_version("iris", source=f"s3://iris/{number}")
         seer.promote("iris", 1, "Production")
         scene = Scene(address, seed=seed, bookmark_seconds=BOOKMARK_SECONDS)
+        scene.history.slack_seconds += STALE_SECONDS
         agent = Following(address, model="iris", name="agent")
         try:
             with scene.playing():

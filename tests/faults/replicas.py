@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from tests.faults.recordings import WriteRecord
 
 BOOKMARK_SECONDS = 0.5
+#: A server that can't reach the log may not know it for 5 s, and takes one more for its goodbyes:
+#: so much later than otherwise its bookmarks may be behind.
+STALE_SECONDS = 6.0
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from stagewire import pb
 from stagewire.client import Client
 from tests.faults import checkers
 from tests.faults.clusters import Cluster, folder
-from tests.faults.replicas import BOOKMARK_SECONDS, longest_silence, replicas, until
+from tests.faults.replicas import BOOKMARK_SECONDS, STALE_SECONDS, longest_silence, replicas, until
 from tests.faults.scenes import Scene
 from tests.wire.streams import Stream, watch
 
@@ -44,6 +44,7 @@ def test_servers_go_on_by_themselves_when_postgresql_is_restarted_in_the_middle(
     silences = []
     with replicas(cluster.url(), tmp_path) as (_servers, address):
         scene = Scene(address, seed=40, bookmark_seconds=BOOKMARK_SECONDS)
+        scene.history.slack_seconds += STALE_SECONDS
         with scene.playing():
             for _ in range(restarts):
                 threading.Event().wait(1.0)
@@ -77,6 +78,7 @@ def test_a_server_whose_database_stands_still_says_so_and_ends_its_streams_in_or
         Stream(client, everything) as stream,
     ):
         scene = Scene(address, seed=80, bookmark_seconds=BOOKMARK_SECONDS)
+        scene.history.slack_seconds += STALE_SECONDS
         with scene.playing():
             threading.Event().wait(1.0)
             with cluster.frozen():

@@ -14,7 +14,7 @@ from stagewire import pb
 from tests.faults import checkers, losses
 from tests.faults.clusters import Cluster, folder
 from tests.faults.losses import EARLY, LATE, losing
-from tests.faults.replicas import BOOKMARK_SECONDS, replicas
+from tests.faults.replicas import BOOKMARK_SECONDS, STALE_SECONDS, replicas
 from tests.faults.scenes import Scene
 
 if TYPE_CHECKING:
@@ -103,6 +103,7 @@ def fail_over_without_loss(tmp_path: Path, *, seed: int) -> History:
         replicas(one.url(two), tmp_path) as (_servers, address),
     ):
         scene = Scene(address, seed=seed, bookmark_seconds=BOOKMARK_SECONDS)
+        scene.history.slack_seconds += STALE_SECONDS
         with scene.playing():
             threading.Event().wait(1.5)
             one.kill()
@@ -143,6 +144,7 @@ def test_nothing_is_acknowledged_that_a_synchronous_standby_has_not_got(
         replicas(one.url(two), tmp_path) as (_servers, address),
     ):
         scene = Scene(address, seed=90, bookmark_seconds=BOOKMARK_SECONDS)
+        scene.history.slack_seconds += STALE_SECONDS
         with scene.playing():
             threading.Event().wait(1.0)
             one.hold_back_replication()
@@ -175,8 +177,7 @@ def test_servers_go_over_to_the_new_primary_when_the_old_one_is_silent(
         replicas(one.url(two), tmp_path, freshness_seconds=limit) as (_servers, address),
     ):
         scene = Scene(address, seed=170, bookmark_seconds=BOOKMARK_SECONDS)
-        # Whoever can't reach the log does not know it at once, and takes a second for goodbyes.
-        scene.history.slack_seconds += limit + 1.0
+        scene.history.slack_seconds += STALE_SECONDS
         with scene.playing():
             threading.Event().wait(1.0)
             # Its sockets stay open: nothing tells the servers that nobody is there any more.

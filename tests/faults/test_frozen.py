@@ -67,7 +67,7 @@ def stop_with_the_head(url: str, folder: Path, *, seed: int) -> tuple[History, f
         probe = Writer(channel, seed)
         with scene.playing():
             probe.start()
-            until(lambda: servers[0].frozen, "the server stops with the head taken")
+            until(lambda: servers[0].frozen, "it stops with the head taken", 60)
             began = time.monotonic()
             threading.Event().wait(GOES_ON_SECONDS + 1)
             ended = time.monotonic()

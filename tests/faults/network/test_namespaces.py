@@ -17,7 +17,7 @@ from tests.faults.clusters import Cluster, folder
 from tests.faults.load import Writer
 from tests.faults.network.cables import Cable
 from tests.faults.processes import CHANNEL_OPTIONS, ServerProcess
-from tests.faults.replicas import BOOKMARK_SECONDS, address, longest_silence, until
+from tests.faults.replicas import BOOKMARK_SECONDS, STALE_SECONDS, address, longest_silence, until
 from tests.faults.scenes import Scene
 
 if TYPE_CHECKING:
@@ -128,13 +128,11 @@ def test_the_others_write_on_when_the_database_no_longer_hears_whoever_has_the_h
             far.start(failpoints="head.taken=stop@80")
             try:
                 scene = Scene(address([far, near]), seed=150, bookmark_seconds=BOOKMARK_SECONDS)
-                # Whoever can't reach the log may not know it for 5 s, and then takes one to
-                # say goodbye to all.
-                scene.history.slack_seconds += 6.0
+                scene.history.slack_seconds += STALE_SECONDS
                 probe = Writer(channel, 150)
                 with scene.playing():
                     probe.start()
-                    until(lambda: far.frozen, "the server stops with the head taken")
+                    until(lambda: far.frozen, "it stops with the head taken", 60)
                     cable.cut_ports = frozenset({one.port})
                     far.thaw()
                     began = time.monotonic()
