@@ -308,7 +308,7 @@ class Tail:
         Every stream is then ended in order, for its client to go on where freshness can be proved.
         """
         limit = self.pace.freshness
-        given_up = 0.0
+        given_up: float | None = None
         while True:
             left = self._proven + limit - time.monotonic()
             if left > 0:
@@ -319,15 +319,15 @@ class Tail:
                 self.lapses += 1
                 self._report(healthy=False)
                 self._wake_all()
-            since, now = self._reading_since, time.monotonic()
-            # Once given up, the read connects anew: to a host that is silent that takes a limit
-            # by itself, and cutting again would cut what others have found elsewhere meanwhile.
-            if since is not None and now - max(since, given_up + limit) > limit:
-                given_up = now
+            since = self._reading_since
+            if since is not None and time.monotonic() - since > limit:
                 # The database is neither answering nor refusing: frozen, or its cable is cut.
                 # It might be elsewhere by now, and threads that wait for it would wait for ever.
-                log.error("the database is silent; its connections are given up")
-                self.database.break_off()
+                # While this read connects anew others may have found it, and are left alone.
+                cut = self.database.break_off(limit if since == given_up else 0.0)
+                if cut:
+                    log.error("the database is silent; its connections are given up", count=cut)
+                given_up = since
             await asyncio.sleep(limit / 5)
 
     def _poll_seconds(self) -> float:

@@ -60,8 +60,12 @@ class Database(abc.ABC):
         """Whether commits of other processes are told of; or else only looking finds them."""
         return True
 
-    def break_off(self) -> None:  # noqa: B027  # as above
-        """Cut every connection in use: whoever waits on a database that is silent gets an error."""
+    def break_off(self, held_seconds: float = 0.0) -> int:  # noqa: ARG002  # as above
+        """Cut every connection that has been in use for so long; answer how many there were.
+
+        Whoever waits on a database that is silent gets an error.
+        """
+        return 0
 
     def read(self, work: Callable[[Tx], T], *, min_revision: int = 0) -> T:
         """Run `work` on one consistent, read-only view of the database.

@@ -90,10 +90,12 @@ class PostgresDatabase(Database):
         )
         self._writes = _engine(url, _WRITE_OPTIONS, readers, isolation_level="READ COMMITTED")
         self._apart = _engine(url, "", None, isolation_level="AUTOCOMMIT")
-        self._open: dict[int, psycopg.Connection] = {}
+        self._open: dict[int, tuple[psycopg.Connection, float]] = {}
         for engine in (self._reads, self._writes):
             sa.event.listen(engine, "checkout", self._taken)
             sa.event.listen(engine, "checkin", self._given_back)
+            # One that died in use is not among those that are checked in.
+            sa.event.listen(engine, "close", self._given_back)
         try:
             self._check_durable(trusts_storage=trusts_storage)
         except sa.exc.OperationalError as error:
@@ -170,17 +172,22 @@ class PostgresDatabase(Database):
         """Whether notifications are known to come in."""
         return self._notifications is not None and self._notifications.hearing
 
-    def break_off(self) -> None:
-        """Shut the sockets of all connections in use, and let go of the idle ones."""
-        for connection in list(self._open.values()):
+    def break_off(self, held_seconds: float = 0.0) -> int:
+        """Shut the sockets of connections held for so long, and let go of the idle ones."""
+        limit = time.monotonic() - held_seconds
+        silent = [one for one, since in list(self._open.values()) if since <= limit]
+        for connection in silent:
             # Its own thread is deep in a read of that socket and can't be reached otherwise.
             with (
                 suppress(OSError, psycopg.Error),
                 socket.socket(fileno=os.dup(connection.fileno())) as its_socket,
             ):
                 its_socket.shutdown(socket.SHUT_RDWR)
-        self._reads.dispose()
-        self._writes.dispose()
+        if silent:
+            # Not otherwise: a pool that is let go of takes those being connected with it.
+            self._reads.dispose()
+            self._writes.dispose()
+        return len(silent)
 
     def tidy(self) -> None:
         """Leave it to autovacuum, which analyses too."""
@@ -209,7 +216,7 @@ class PostgresDatabase(Database):
         return errors.RegistryError("INTERNAL", "the registry's database refused the operation")
 
     def _taken(self, connection: psycopg.Connection, *_pool: object) -> None:
-        self._open[id(connection)] = connection
+        self._open[id(connection)] = (connection, time.monotonic())
 
     def _given_back(self, connection: psycopg.Connection | None, *_pool: object) -> None:
         if connection is not None:
