@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+#: Long enough for a server to give up its connections to the database, too.
+CUT_SECONDS = 12.0
+
 
 @pytest.fixture
 def cable() -> Iterator[Cable]:
@@ -128,7 +131,9 @@ def test_the_others_write_on_when_the_database_no_longer_hears_whoever_has_the_h
             far.start(failpoints="head.taken=stop@80")
             try:
                 scene = Scene(address([far, near]), seed=150, bookmark_seconds=BOOKMARK_SECONDS)
-                scene.history.slack_seconds += STALE_SECONDS
+                # A watch that was to begin when the cable was cut begins when it is mended, and
+                # ends at once with a bookmark of where it would have gone on.
+                scene.history.slack_seconds += CUT_SECONDS + STALE_SECONDS
                 probe = Writer(channel, 150)
                 with scene.playing():
                     probe.start()
@@ -136,8 +141,7 @@ def test_the_others_write_on_when_the_database_no_longer_hears_whoever_has_the_h
                     cable.cut_ports = frozenset({one.port})
                     far.thaw()
                     began = time.monotonic()
-                    # Until it has given up its connections, too.
-                    threading.Event().wait(12.0)
+                    threading.Event().wait(CUT_SECONDS)
                     ended = time.monotonic()
                     cable.mend()
                     scene.written_since(ended)
