@@ -82,7 +82,7 @@ def test_every_invariant_holds_while_servers_are_killed_and_restarted(
     counts["MiB of the largest server"] = max(s.rss_bytes for s in history.memory) >> 20
     counts["seconds of checking"] = round(time.monotonic() - began)
     record_property("fault", "replicas killed and restarted at random, with every stream open")
-    record_property("runs", 1)
+    record_property("runs", kills)
     record_property("checked", dict(counts))
     # A call may fail when its server is killed; what is read is right all the same.
     assert not account.wrong, "\n".join(account.wrong)
