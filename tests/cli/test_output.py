@@ -38,7 +38,7 @@ def test_maps_of_numbers_and_durations_keep_their_form() -> None:
     report.next_report_after.FromSeconds(15)
 
     assert output.plain(answer)["aliases"] == {"champion": 3}
-    assert output.plain(report) == {"next_report_after": "15s"}
+    assert output.plain(report) == {"next_report_after": "15s", "superseded": False}
 
 
 def test_every_key_is_there_for_scripts_unless_a_record_is_sparse() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from typing import TYPE_CHECKING, Any
 
@@ -122,12 +123,19 @@ def test_a_mark_that_memory_can_not_vouch_for_is_the_database_s_to_judge(
     assert known(server, "GetModel", request) is None
 
 
+async def caught_up(server: RunningServer) -> None:
+    async with asyncio.timeout(10):
+        while not server.server.tail.has_read_own_commits:  # noqa: ASYNC110  # another's progress
+            await asyncio.sleep(0.01)
+
+
 def test_answers_kept_never_outgrow_their_room(database_url: str) -> None:
     with RunningServer(database_url, hot_bytes=20_000) as server, Client(server.address) as client:
         for number in range(40):
             streams.model(client, f"m{number}")
             client.registry.GetModel(pb.GetModelRequest(model=f"m{number}"))
 
+        server.call(caught_up(server))
         shelf = server.server.hot._shelf
         assert 0 < shelf.currsize <= 20_000
         assert set().union(*shelf.by_root.values()) == set(shelf)

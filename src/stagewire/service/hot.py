@@ -119,7 +119,9 @@ class HotReads:
             return
         for root in _touched(entry):
             for key in list(self._shelf.by_root.get(root, ())):
-                del self._shelf[key]
+                # A read may have been ahead of the tail, and shows this change already.
+                if self._shelf[key].revision < entry.revision:
+                    del self._shelf[key]
 
 
 def _key(method: str, request: Any) -> Key:
