@@ -33,8 +33,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 log = structlog.get_logger("stagewire.tail")
 
-# Rows read at once; a transaction's payload is at most 1 MiB, and mostly a thousandth of that.
+# Rows read at once, and what they may weigh: a transaction's payload is mostly a kilobyte, but may
+# be a thousand, and several readers hold a page each.
 _PAGE = 200
+PAGE_BYTES = 4 * 1024 * 1024
+_FEW = 4
 MOST_IN_RING = 100_000
 # Read back at start: all agents of a server that was killed resume from just before its end, and
 # each would read and unpack the same pages of the log by itself.
@@ -50,6 +53,32 @@ _AFTER = (
     .order_by(schema.Log.revision)
     .limit(sa.bindparam("size"))
 )
+
+
+def _page_by_weight() -> sa.Select[Any]:
+    """Select as many rows as `size` and `most_bytes` allow, and always one."""
+    weights = (
+        sa.select(schema.Log.revision, sa.func.length(schema.Log.payload).label("bytes"))
+        .where(schema.Log.revision > sa.bindparam("after"))
+        .order_by(schema.Log.revision)
+        .limit(sa.bindparam("size"))
+        .subquery()
+    )
+    sums = sa.select(
+        weights.c.revision,
+        (sa.func.sum(weights.c.bytes).over(order_by=weights.c.revision) - weights.c.bytes).label(
+            "before"
+        ),
+    ).subquery()
+    return (
+        sa.select(schema.Log)
+        .join(sums, sums.c.revision == schema.Log.revision)
+        .where(sums.c.before < sa.bindparam("most_bytes"))
+        .order_by(schema.Log.revision)
+    )
+
+
+_PAGE_AFTER = _page_by_weight()
 
 
 @dataclass(frozen=True, slots=True)
@@ -546,7 +575,9 @@ class BrokenLog(Exception):
 
 
 def _rows(tx: Tx, after: int) -> Any:
-    return tx.rows(_AFTER, after=after, size=_PAGE)
+    if tx.head - after <= _FEW:
+        return tx.rows(_AFTER, after=after, size=_FEW)
+    return tx.rows(_PAGE_AFTER, after=after, size=_PAGE, most_bytes=PAGE_BYTES)
 
 
 def _chained(rows: Any, after: int, chain: bytes) -> tuple[list[Entry], bytes]:
