@@ -1,4 +1,4 @@
-"""Which sessions were handed out, by `Database.next_session`, as far as this history knows."""
+"""Which sessions were handed out, by `Database.next_sessions`, as far as this history knows."""
 
 from __future__ import annotations
 
