@@ -16,7 +16,13 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 # A test's server stops at once; the order of stopping stays the real one.
-_SWIFT: dict[str, Any] = {"drain_seconds": 0.0, "goodbye_seconds": 0.1, "stop_seconds": 2.0}
+_SWIFT: dict[str, Any] = {
+    "drain_seconds": 0.0,
+    "goodbye_seconds": 0.1,
+    "stop_seconds": 2.0,
+    # Most tests say "s3" and mean any source; those about sources set what they are about.
+    "source_policy": "permissive",
+}
 
 
 class RunningServer:

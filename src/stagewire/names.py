@@ -22,7 +22,7 @@ NUMBER_MAX = 2**31 - 1
 _QUOTED_LENGTH = 60
 
 _UNSPEAKABLE = {"Cc": "control character", "Cs": "lone surrogate"}
-_ALIAS = re.compile(r"[A-Za-z0-9_.-]+")
+_ALIAS = re.compile(r"[\w.-]+")
 _VERSION_ALIAS = re.compile(r"v[0-9]+", re.IGNORECASE)
 #: None is MLflow's word for no stage; "latest" is no stage but a selector of its own.
 _RESERVED_STAGES = frozenset({"none", "latest"})
@@ -79,7 +79,7 @@ def check_alias(alias: str, field: str) -> None:
     if not _ALIAS.fullmatch(alias):
         raise invalid(
             field,
-            f"{_quoted(alias)} is no alias; use letters A to Z, digits, '.', '_' and '-' only",
+            f"{_quoted(alias)} is no alias; use letters, digits, '.', '_' and '-' only",
         )
     if alias.lower() == "latest":
         raise invalid(field, f'"{alias}" always means the newest version; choose another alias')

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from stagewire.sources import Policy
+
 
 class Settings(BaseSettings):
     """The server's settings; each is also an environment variable with the prefix STAGEWIRE_."""
@@ -22,6 +24,15 @@ class Settings(BaseSettings):
     )
     grpc_address: str = Field(
         default="127.0.0.1:50051", description="where gRPC listens; port 0 picks a free one"
+    )
+    source_policy: Policy = Field(
+        default="traversal",
+        description="which sources versions may have: permissive takes any, traversal refuses "
+        "what climbs out of its path and local paths outside their run, strict refuses "
+        "another run's besides",
+    )
+    source_roots: list[str] = Field(
+        default_factory=list, description="folders whose local paths may be sources without a run"
     )
     log_level: str = Field(default="info", description="debug, info, warning or error")
     pool_threads: int = Field(default=64, ge=1, description="unary calls worked on at once")

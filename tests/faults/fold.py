@@ -94,8 +94,8 @@ def dated(state: Any, revision: int, commit_time: Any) -> Any:
     filled = type(state)()
     filled.CopyFrom(state)
     filled.revision = filled.revision or revision
-    for name in ("create_time", "update_time"):
-        if not filled.HasField(name):
+    for name in ("create_time", "update_time", "activity_time"):
+        if name in filled.DESCRIPTOR.fields_by_name and not filled.HasField(name):
             getattr(filled, name).CopyFrom(commit_time)
     return filled
 

@@ -103,7 +103,7 @@ def test_an_ordinary_alias_is_accepted(alias: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "alias", ["", "latest", "LATEST", "v1", "V01", "a b", "a@b", "ä", "a\n", "x" * 256]
+    "alias", ["", "latest", "LATEST", "v1", "V01", "a b", "a@b", "a\u0308", "a\n", "x" * 256]
 )
 def test_an_alias_is_refused_what_could_be_read_otherwise(alias: str) -> None:
     with pytest.raises(RegistryError) as refusal:

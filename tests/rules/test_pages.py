@@ -327,7 +327,7 @@ def test_models_are_ordered_as_asked(order_by: str, meant: list[tuple[str, bool]
         ("name", ["Model.name", "Version.model_id", "Version.number"]),
         (
             "last_updated_timestamp DESC,name ASC,version_number DESC",
-            ["Version.update_time desc", "Model.name", "Version.number desc",
+            ["Version.mlflow_time desc", "Model.name", "Version.number desc",
              "Version.model_id desc"],
         ),
     ],

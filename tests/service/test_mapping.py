@@ -74,6 +74,7 @@ def test_every_field_of_a_version_and_its_lineage_is_set(registry: Registry) -> 
         experiment="e",
         git_commit="c",
         git_repository="g",
+        logged_model_id="m",
         datasets=[
             pb.Dataset(name="d", digest="x", use=pb.DATASET_USE_EVALUATION, source="s"),
         ],

@@ -40,6 +40,7 @@ READS: dict[str, Any] = {
     "GetModelVersion": pb.GetModelVersionRequest(model="churn", version=1),
     "ListModelVersions": pb.ListModelVersionsRequest(),
     "ResolveModelVersion": pb.ResolveModelVersionRequest(model="churn"),
+    "GetLatestVersions": pb.GetLatestVersionsRequest(model="churn"),
     "ListStages": pb.ListStagesRequest(),
     "GetStageHistory": pb.GetStageHistoryRequest(model="churn"),
     "ListMetrics": pb.ListMetricsRequest(model="churn"),
@@ -207,6 +208,7 @@ def test_the_state_in_the_log_is_the_state_that_can_be_read(registry: Registry) 
         logged = record.change.version_state
         logged.revision = event.revision
         logged.update_time.CopyFrom(event.commit_time)
+        logged.activity_time.CopyFrom(event.commit_time)
         assert logged == numbered(registry, logged.version)
 
 

@@ -38,6 +38,7 @@ def whole(**changed: Any) -> dict[str, Any]:
     """Give every field that a version may be registered with."""
     fields: dict[str, Any] = {
         "source": "s3://models/churn",
+        "storage_uri": "s3://archive/churn",
         "status": PENDING,
         "status_message": "uploading",
         "description": "# Churn",
@@ -51,6 +52,7 @@ def whole(**changed: Any) -> dict[str, Any]:
             experiment="exp",
             git_commit="abc123",
             git_repository="https://git/churn",
+            logged_model_id="m-1",
             datasets=[
                 pb.Dataset(name="b", digest="sha256:1", use=pb.DATASET_USE_TRAINING, source="s3"),
                 pb.Dataset(name="a", digest="sha256:2", use=pb.DATASET_USE_EVALUATION),
@@ -469,6 +471,7 @@ def test_a_purged_version_keeps_its_number_and_loses_its_texts(registry: Registr
         revision=head(registry),
         create_time=made.create_time,
         update_time=left.update_time,
+        activity_time=left.activity_time,
         deleted=True,
         purged=True,
     )

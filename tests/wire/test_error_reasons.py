@@ -104,6 +104,23 @@ def _(scene: Scene) -> None:
     create_model(scene.client, "a/b")
 
 
+def create_from(scene: Scene, source: str) -> None:
+    client = scene.connect(scene.serve(source_policy="traversal"))
+    create_model(client)
+    wanted = pb.ModelVersion(source=source)
+    client.registry.CreateModelVersion(pb.CreateModelVersionRequest(model="churn", version=wanted))
+
+
+@case("SOURCE_UNSAFE")
+def _(scene: Scene) -> None:
+    create_from(scene, "s3://models/%2e%2e/secret")
+
+
+@case("SOURCE_NOT_IN_RUN")
+def _(scene: Scene) -> None:
+    create_from(scene, "/etc")
+
+
 @case("INVALID_FILTER")
 def _(scene: Scene) -> None:
     list_versions(scene.client, filter="stage = = 'x'")

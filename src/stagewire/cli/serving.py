@@ -70,7 +70,9 @@ def _takes_settings(function: Callable[..., None]) -> Callable[..., None]:
                     # What is off needs no option to turn it off.
                     *([f"--{name.replace('_', '-')}"] if field.default is False else []),
                     help=field.description,
-                    show_default=str(field.default),
+                    # A type's own spelling, a choice's above all, would push the name out.
+                    metavar=None if field.annotation is bool else name.rpartition("_")[2].upper(),
+                    show_default=str(field.get_default(call_default_factory=True)),
                 ),
             ],
         )

@@ -112,6 +112,14 @@ class RequestIdReused(InvalidArgument):
     """The request_id was used for another request."""
 
 
+class SourceUnsafe(InvalidArgument):
+    """The source steps out of its path."""
+
+
+class SourceNotInRun(InvalidArgument):
+    """The source is a local path outside its run, or another run's."""
+
+
 class NotFound(StagewireError):
     """There is no such thing; `resource` says what."""
 

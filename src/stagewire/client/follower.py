@@ -230,6 +230,6 @@ def _date(change: pb.Change, transaction: pb.Transaction) -> None:
     state = getattr(change, resource)
     if not state.revision:
         state.revision = transaction.revision
-    for name in ("create_time", "update_time"):
+    for name in ("create_time", "update_time", "activity_time"):
         if name in state.DESCRIPTOR.fields_by_name and not state.HasField(name):
             getattr(state, name).CopyFrom(transaction.commit_time)

@@ -23,6 +23,7 @@ from stagewire.service.hot import HotReads
 from stagewire.service.registry import Registry
 from stagewire.service.snapshots import Snapshots
 from stagewire.service.tail import Tail, TailPace
+from stagewire.sources import Sources
 from stagewire.store import upgrades
 from stagewire.store.database import Database, StartRefusal, parse_url
 from stagewire.store.opening import open_database
@@ -79,7 +80,8 @@ class Server:
         # Streams read on threads of their own: a reconnect storm must not starve unary calls.
         self.stream_pool = ThreadPoolExecutor(8, thread_name_prefix="streams")
         self._stack.callback(self.stream_pool.shutdown, wait=True)
-        self.registry = Registry(self.database)
+        sources = Sources(settings.source_policy, tuple(settings.source_roots))
+        self.registry = Registry(self.database, sources=sources)
         await loop.run_in_executor(self.pool, self.registry.bootstrap)
         self.tail = Tail(
             self.database,

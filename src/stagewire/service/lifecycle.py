@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 TRANSITION = pb.STAGE_ENTRY_CAUSE_TRANSITION
 DISPLACEMENT = pb.STAGE_ENTRY_CAUSE_DISPLACEMENT
 ROLLBACK = pb.STAGE_ENTRY_CAUSE_ROLLBACK
+#: Where MLflow's words send what is retired, by key.
+ARCHIVED = "archived"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,10 @@ class Board:
         others = self.holders(stage) - {number}
         if others and self._displaces(stage, displace, others):
             for other in sorted(others):
-                self._displace(other, stage)
+                if displace == pb.DISPLACEMENT_RETIRE:
+                    self._retire(other, stage)
+                else:
+                    self._displace(other, stage)
         if leave_others:
             self.leave_all(number, besides=stage)
         if (stage, number) not in self.now:
@@ -131,7 +136,16 @@ class Board:
             )
         if displace == pb.DISPLACEMENT_UNSPECIFIED:
             return occupancy in (pb.STAGE_OCCUPANCY_DISPLACING, pb.STAGE_OCCUPANCY_EXCLUSIVE)
-        return displace == pb.DISPLACEMENT_ARCHIVE
+        return displace in (pb.DISPLACEMENT_ARCHIVE, pb.DISPLACEMENT_RETIRE)
+
+    def _retire(self, number: int, stage: str) -> None:
+        """Take a version out of every active stage, into the archive."""
+        for key, held in list(self.now):
+            if held == number and (key == stage or self.rules[key].active):
+                self.leave(number, key)
+        archive = ARCHIVED if ARCHIVED in self.rules else self.rules[stage].displace_to
+        if (archive, number) not in self.now:
+            self.now[archive, number] = Entry(DISPLACEMENT, displaced_from=stage)
 
     def _displace(self, number: int, stage: str) -> None:
         self.leave(number, stage)

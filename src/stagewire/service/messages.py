@@ -107,6 +107,7 @@ def version(
         experiment=row.experiment,
         git_commit=row.git_commit,
         git_repository=row.git_repository,
+        logged_model_id=row.logged_model_id,
         datasets=satellites.datasets,
         parents=satellites.parents,
     )
@@ -127,12 +128,15 @@ def version(
         stages=satellites.stages,
         aliases=satellites.aliases,
         metrics=metrics,
+        storage_uri=row.storage_uri or row.source,
         content_digest=row.content_digest,
         creator=row.creator,
         deleted=row.deleted,
         purged=row.purged,
     )
     _stamp(message, row, tx)
+    if row.mlflow_time != tx.time:
+        message.activity_time.CopyFrom(timestamp(row.mlflow_time))
     return message
 
 
@@ -183,6 +187,8 @@ def fill_resource(
     """Write a transaction's revision and time into one resource that it changed."""
     if not item.HasField("create_time"):
         item.create_time.CopyFrom(moment)
+    if isinstance(item, pb.ModelVersion) and not item.HasField("activity_time"):
+        item.activity_time.CopyFrom(moment)
     if item.revision == 0:
         item.revision = revision
         item.update_time.CopyFrom(moment)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from stagewire import errors, names, pb
-from stagewire.service import bearers, history, limits, messages, versions
+from stagewire.service import bearers, history, holdings, limits, messages, versions
 from stagewire.store import filters, lookup, pages, schema
 
 if TYPE_CHECKING:
@@ -103,7 +103,11 @@ def get(tx: Tx, request: pb.GetModelRequest) -> pb.GetModelResponse:
         model=messages.model(tx, row, tags(tx, row.id)),
         aliases={r.alias: r.number for r in tx.rows(_ALIASES, model_id=row.id)},
         latest_version=tx.scalar(_LATEST, model_id=row.id) or 0,
+        activity_time=messages.timestamp(row.mlflow_time),
     )
+    if request.include_latest_versions:
+        defined = lookup.stages(tx, row.namespace)
+        answer.latest_versions.extend(holdings.latest(tx, {row.id: row}, defined)[row.id])
     for held in tx.rows(_HELD, model_id=row.id):
         if not answer.stages or answer.stages[-1].stage != held.stage:
             answer.stages.add(stage=held.stage)
@@ -133,7 +137,9 @@ def list_(tx: Tx, request: pb.ListModelsRequest) -> pb.ListModelsResponse:
     for tag in tx.rows(tagged) if labels else ():
         labels[tag.model_id][tag.key] = tag.value
     return pb.ListModelsResponse(
-        models=[messages.model(tx, row, labels[row.id]) for row in rows], next_page_token=token
+        models=[messages.model(tx, row, labels[row.id]) for row in rows],
+        next_page_token=token,
+        holdings=holdings.of(tx, rows) if request.include_holdings else (),
     )
 
 
@@ -291,12 +297,14 @@ def _to_change(tx: Tx, request: Any) -> lookup.Row:
 
 def _changed(tx: Tx, row: lookup.Row, values: Mapping[str, str]) -> pb.Model:
     """Write a change of the model itself and record it."""
+    # MLflow's clients see no change in a tag.
+    activity = {"mlflow_time": tx.time} if values else {}
     tx.update(
         schema.Model,
         {"id": row.id},
         revision=tx.revision,
         update_time=tx.time,
-        mlflow_time=tx.time,
+        **activity,
         **values,
     )
     state = _state(tx, row.id)

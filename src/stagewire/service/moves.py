@@ -144,7 +144,9 @@ def apply(
             {"model_id": owner.id, "number": number},
             revision=tx.revision,
             update_time=tx.time,
+            mlflow_time=tx.time,
         )
+    tx.update(schema.Model, {"id": owner.id}, mlflow_time=tx.time)
     now = states(tx, owner, numbers)
     held = {names.stage_key(stage) for state in now.values() for stage in state.stages}
     primaries = _primaries(tx, owner, [k for k in play.defined if k in held or k in touched])

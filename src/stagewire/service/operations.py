@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from stagewire.service.callers import Caller
+    from stagewire.sources import Sources
     from stagewire.store.database import Database
     from stagewire.store.transactions import Tx
 
@@ -41,9 +42,10 @@ _HEAD = sa.select(schema.LogHead.revision, schema.LogHead.commit_time)
 
 
 class Served(Protocol):
-    """What operations run on: a registry has a database."""
+    """What operations run on: a registry has a database, and says which sources it takes."""
 
     database: Database
+    sources: Sources
 
 
 class _Answered(Exception):
@@ -129,6 +131,7 @@ class Write(Operation[Request, Answer]):
         def work(tx: Tx) -> tuple[Answer, int, int]:
             tx.actor = caller.name
             tx.reason = getattr(request, "reason", "")
+            tx.sources = registry.sources
             if request_id:
                 stored(tx)
                 if tx.postgresql:

@@ -11,6 +11,7 @@ from stagewire.service import (
     aliases,
     audit,
     deployments,
+    holdings,
     metrics,
     models,
     namespaces,
@@ -26,8 +27,10 @@ from stagewire.service.operations import Note as note
 from stagewire.service.operations import Read as read
 from stagewire.service.operations import Write as write
 from stagewire.service.operations import bootstrap, forget_old_requests
+from stagewire.sources import PERMISSIVE
 
 if TYPE_CHECKING:
+    from stagewire.sources import Sources
     from stagewire.store.database import Database
 
 
@@ -61,6 +64,7 @@ class Registry:
     DeleteModelVersionTags = write(versions.delete_tags)
     CopyModelVersion = write(versions.copy)
     ResolveModelVersion = memory(versions.resolve)
+    GetLatestVersions = read(holdings.latest_versions)
 
     SetAlias = write(aliases.set_)
     DeleteAlias = write(aliases.delete)
@@ -87,9 +91,10 @@ class Registry:
     GetDeploymentStatus = read(deployments.status)
     ForgetAgent = note(reports.forget)
 
-    def __init__(self, database: Database) -> None:
-        """Serve from `database`, whose schema is up to date."""
+    def __init__(self, database: Database, *, sources: Sources = PERMISSIVE) -> None:
+        """Serve from `database`, whose schema is up to date, taking versions from `sources`."""
         self.database = database
+        self.sources = sources
 
     def bootstrap(self) -> None:
         """Write the log's first event, the `default` namespace, unless it is there."""

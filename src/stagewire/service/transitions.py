@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from stagewire import errors, names, pb
 from stagewire.service import messages, moves
+from stagewire.service.lifecycle import ARCHIVED
 from stagewire.store import lookup, pages, schema
 
 if TYPE_CHECKING:
@@ -116,8 +117,12 @@ def _checked(tx: Tx, owner: lookup.Row, move: pb.Transition, defined: dict[str, 
     moves.expect(version, owner, move.expected_revision)
     key = names.stage_key(move.stage)
     if key == NONE:
+        if move.displace == pb.DISPLACEMENT_RETIRE:
+            raise errors.invalid("displace", 'nobody can retire from "None", which is no stage')
         return key
-    lookup.stage_in(defined, move.stage)
+    stage = lookup.stage_in(defined, move.stage)
+    if move.displace == pb.DISPLACEMENT_RETIRE:
+        _check_retirement(stage, defined)
     if version.status != pb.MODEL_VERSION_STATUS_READY:
         status = pb.ModelVersionStatus.Name(version.status)
         raise errors.precondition(
@@ -128,6 +133,20 @@ def _checked(tx: Tx, owner: lookup.Row, move: pb.Transition, defined: dict[str, 
             "enter a stage",
         )
     return key
+
+
+def _check_retirement(stage: lookup.Row, defined: dict[str, lookup.Row]) -> None:
+    if not stage.active:
+        raise errors.invalid(
+            "displace",
+            f"nobody can retire from stage {stage.name!r}, which is not active; use KEEP",
+        )
+    if ARCHIVED not in defined and not stage.displace_to:
+        raise errors.invalid(
+            "displace",
+            f"there is no stage 'Archived' to retire to, and stage {stage.name!r} has no "
+            "displace_to; define either, or use KEEP",
+        )
 
 
 def list_history(tx: Tx, request: pb.GetStageHistoryRequest) -> pb.GetStageHistoryResponse:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import sqlalchemy as sa
 
-from stagewire import errors, names, pb
+from stagewire import errors, names, pb, sources
 from stagewire.service import history, limits, messages, metrics, moves, states
 from stagewire.service.messages import Satellites
 from stagewire.store import filters, lookup, pages, schema
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _UPDATABLE = frozenset({"description", "status", "status_message"})
 _ERASED: dict[str, Any] = {
     "source": "",
+    "storage_uri": "",
+    "logged_model_id": "",
     "status_message": "",
     "description": "",
     "signature": "",
@@ -43,9 +45,16 @@ _SATELLITE_TABLES = (
 def create(tx: Tx, request: pb.CreateModelVersionRequest) -> pb.CreateModelVersionResponse:
     """Register the next version of a model. Refuses VERSION_NOT_FOUND for a parent."""
     space = names.namespace_or_default(request.namespace)
+    for uri in (request.version.source, request.version.storage_uri):
+        tx.sources.check(uri, _origin(request.version.lineage))
     owner = lookup.model_to_change(tx, space, request.model)
     parents = [_parent(tx, owner, parent) for parent in request.version.lineage.parents]
-    state = _add(tx, owner, request.version, parents)
+    wanted = request.version
+    if sources.names_a_version(wanted.source):
+        wanted, origin = _taken_over(tx, owner, wanted)
+        if all((p.model_id, p.version) != (origin.model_id, origin.version) for p in parents):
+            parents.append(origin)
+    state = _add(tx, owner, wanted, parents)
     metrics.add(tx, owner.id, state.version, request.metrics)
     return pb.CreateModelVersionResponse(version=state)
 
@@ -75,7 +84,7 @@ def _add(
 ) -> pb.ModelVersion:
     """Give the next number and insert what is wanted under it."""
     number = owner.next_number
-    tx.update(schema.Model, {"id": owner.id}, next_number=number + 1)
+    tx.update(schema.Model, {"id": owner.id}, next_number=number + 1, mlflow_time=tx.time)
     satellites = Satellites(
         tags=dict(wanted.tags),
         params=dict(wanted.params),
@@ -97,10 +106,13 @@ def _add(
         "experiment": wanted.lineage.experiment,
         "git_commit": wanted.lineage.git_commit,
         "git_repository": wanted.lineage.git_repository,
+        "logged_model_id": wanted.lineage.logged_model_id,
+        "storage_uri": "" if wanted.storage_uri == wanted.source else wanted.storage_uri,
         "content_digest": content_digest(wanted, parents),
         "creator": tx.actor,
         "deleted": False,
         "purged": False,
+        "mlflow_time": tx.time,
         "revision": tx.revision,
         "create_time": tx.time,
         "update_time": tx.time,
@@ -116,6 +128,39 @@ def _add(
         after=history.version_keys(state),
     )
     return state
+
+
+def _origin(lineage: pb.Lineage) -> sources.Origin:
+    return sources.Origin(lineage.run_id, lineage.logged_model_id)
+
+
+def _taken_over(
+    tx: Tx, owner: lookup.Row, wanted: pb.ModelVersion
+) -> tuple[pb.ModelVersion, pb.ParentVersion]:
+    """Take over from the version that a models:/ source names what `wanted` leaves out."""
+    request = pb.ResolveModelVersionRequest(uri=wanted.source)
+    try:
+        origin, row = _resolved(tx, owner.namespace, request)
+    except errors.RegistryError as error:
+        if not error.fields:
+            raise
+        raise errors.invalid(sources.FIELD, error.fields[0].description) from None
+    whole = pb.ModelVersion()
+    whole.CopyFrom(wanted)
+    whole.source = f"models:/{origin.name}/{row.number}"
+    whole.storage_uri = wanted.storage_uri or row.storage_uri or row.source
+    lineage = whole.lineage
+    tx.sources.check_named(
+        wanted.source, _origin(lineage), sources.Origin(row.run_id, row.logged_model_id)
+    )
+    lineage.run_id = lineage.run_id or row.run_id
+    lineage.logged_model_id = lineage.logged_model_id or row.logged_model_id
+    return whole, pb.ParentVersion(
+        model=origin.name,
+        version=row.number,
+        derivation=pb.DERIVATION_COPIED,
+        model_id=origin.id,
+    )
 
 
 def _parent(tx: Tx, owner: lookup.Row, parent: pb.ParentVersion) -> pb.ParentVersion:
@@ -352,7 +397,9 @@ def delete(tx: Tx, request: pb.DeleteModelVersionRequest) -> pb.DeleteModelVersi
         deleted=True,
         revision=tx.revision,
         update_time=tx.time,
+        mlflow_time=tx.time,
     )
+    tx.update(schema.Model, {"id": owner.id}, mlflow_time=tx.time)
     end_aliases(tx, owner.id, state.aliases)
     moves.end(tx, owner, row.number, found)
     return pb.DeleteModelVersionResponse(version=states.reload(tx, owner, row.number))
@@ -386,7 +433,9 @@ def undelete(tx: Tx, request: pb.UndeleteModelVersionRequest) -> pb.UndeleteMode
         deleted=False,
         revision=tx.revision,
         update_time=tx.time,
+        mlflow_time=tx.time,
     )
+    tx.update(schema.Model, {"id": owner.id}, mlflow_time=tx.time)
     state = states.reload(tx, owner, row.number)
     history.record_version(
         tx,
@@ -468,11 +517,14 @@ def _to_change(tx: Tx, request: Any, *, deleted: bool = False) -> tuple[lookup.R
 
 def _changed(tx: Tx, owner: lookup.Row, number: int, values: Mapping[str, Any]) -> pb.ModelVersion:
     """Write a change of the version itself and record it."""
+    # MLflow's clients see no change in a tag, and none of the model in a description.
+    activity = {"mlflow_time": tx.time} if values else {}
     tx.update(
         schema.Version,
         {"model_id": owner.id, "number": number},
         revision=tx.revision,
         update_time=tx.time,
+        **activity,
         **values,
     )
     state = states.reload(tx, owner, number)

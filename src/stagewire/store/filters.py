@@ -321,6 +321,7 @@ _VERSION_FIELDS = {
     "git_commit": _Field(_TEXT, schema.Version.git_commit),
     "create_time": _Field(_TIME, schema.Version.create_time),
     "update_time": _Field(_TIME, schema.Version.update_time),
+    "activity_time": _Field(_TIME, schema.Version.mlflow_time),
 }
 #: MLflow's words, and what people say.
 _MODEL_SYNONYMS = {
@@ -333,7 +334,7 @@ _VERSION_SYNONYMS = {
     "version_number": _VERSION_FIELDS["version"],
     "source_path": _VERSION_FIELDS["source"],
     "creation_timestamp": _VERSION_FIELDS["create_time"],
-    "last_updated_timestamp": _VERSION_FIELDS["update_time"],
+    "last_updated_timestamp": _VERSION_FIELDS["activity_time"],
     "stages": _VERSION_FIELDS["stage"],
     "current_stage": _VERSION_FIELDS["stage"],
     "aliases": _VERSION_FIELDS["alias"],

@@ -58,11 +58,14 @@ _VERSION_FIELDS: _Fields = {
     "version": schema.Version.number,
     "create_time": schema.Version.create_time,
     "update_time": schema.Version.update_time,
+    "activity_time": schema.Version.mlflow_time,
     "version_number": schema.Version.number,
     "creation_timestamp": schema.Version.create_time,
-    "last_updated_timestamp": schema.Version.update_time,
+    "last_updated_timestamp": schema.Version.mlflow_time,
 }
-_VERSION_CHOICE = "name, version, create_time, update_time or metrics.KEY, then asc or desc"
+_VERSION_CHOICE = (
+    "name, version, create_time, update_time, activity_time or metrics.KEY, then asc or desc"
+)
 
 _QUOTED_KEY = r'`(?:[^`]|``)+`|"(?:[^"]|"")+"'
 _TERM = re.compile(

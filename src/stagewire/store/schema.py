@@ -214,16 +214,22 @@ class Version(Table):
     experiment: Mapped[str]
     git_commit: Mapped[str]
     git_repository: Mapped[str]
+    logged_model_id: Mapped[str]
+    # Empty where `source` itself says where the files are.
+    storage_uri: Mapped[str]
     content_digest: Mapped[str]
     creator: Mapped[str]
     deleted: Mapped[bool]
     purged: Mapped[bool]
+    # As the model's: moved by descriptions, statuses and stages, not by tags and aliases.
+    mlflow_time: Mapped[int]
     revision: Mapped[int]
     create_time: Mapped[int]
     update_time: Mapped[int]
     __table_args__ = (
         sa.Index(None, "namespace", "create_time", "model_id", "number"),
         sa.Index(None, "namespace", "update_time", "model_id", "number"),
+        sa.Index(None, "namespace", "mlflow_time", "model_id", "number"),
         sa.Index(None, "namespace", "run_id"),
     )
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+from stagewire.sources import PERMISSIVE
 from stagewire.store import schema
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ STAMPS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "namespaces": (("revision",), ("create_time", "update_time")),
     "stages": (("revision",), ("create_time", "update_time")),
     "models": (("revision",), ("create_time", "update_time", "mlflow_time")),
-    "model_versions": (("revision",), ("create_time", "update_time")),
+    "model_versions": (("revision",), ("create_time", "update_time", "mlflow_time")),
     "stage_holders": (("entered_revision", "left_revision"), ("entered_time", "left_time")),
     "stage_moves": (("revision",), ()),
     "alias_holders": (("set_revision", "unset_revision"), ("set_time", "unset_time")),
@@ -61,6 +62,7 @@ class Tx:
         self.commit_time = commit_time
         self.actor = ""
         self.reason = ""
+        self.sources = PERMISSIVE
         self.records: list[pb.ChangeRecord] = []
         self.touched: dict[str, dict[tuple[Any, ...], None]] = {}
         self.locked: Callable[[], None] = lambda: None

@@ -48,6 +48,15 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """INVALID_ARGUMENT. The request_id was used within 24 h by this caller for
     another request. Example: two CreateModel calls, one id, two names.
     """
+    ERROR_REASON_SOURCE_UNSAFE: _ErrorReason.ValueType  # 8
+    """INVALID_ARGUMENT. The source steps through folders by "..", holds a NUL, or would be
+    another path once resolved; percent-encoded or not. Example: "s3://models/%2e%2e/secret".
+    """
+    ERROR_REASON_SOURCE_NOT_IN_RUN: _ErrorReason.ValueType  # 9
+    """INVALID_ARGUMENT. The source is a local path that belongs neither to the version's run
+    nor to a root the server allows, or, under the strict policy, names another run than
+    run_id. Example: source "/etc" without run_id.
+    """
     ERROR_REASON_NAMESPACE_NOT_FOUND: _ErrorReason.ValueType  # 20
     """NOT_FOUND. No such namespace. Example: namespace "nowhere"."""
     ERROR_REASON_MODEL_NOT_FOUND: _ErrorReason.ValueType  # 21
@@ -220,6 +229,15 @@ be updated. Example: UpdateModel with update_mask "name".
 ERROR_REASON_REQUEST_ID_REUSED: ErrorReason.ValueType  # 7
 """INVALID_ARGUMENT. The request_id was used within 24 h by this caller for
 another request. Example: two CreateModel calls, one id, two names.
+"""
+ERROR_REASON_SOURCE_UNSAFE: ErrorReason.ValueType  # 8
+"""INVALID_ARGUMENT. The source steps through folders by "..", holds a NUL, or would be
+another path once resolved; percent-encoded or not. Example: "s3://models/%2e%2e/secret".
+"""
+ERROR_REASON_SOURCE_NOT_IN_RUN: ErrorReason.ValueType  # 9
+"""INVALID_ARGUMENT. The source is a local path that belongs neither to the version's run
+nor to a root the server allows, or, under the strict policy, names another run than
+run_id. Example: source "/etc" without run_id.
 """
 ERROR_REASON_NAMESPACE_NOT_FOUND: ErrorReason.ValueType  # 20
 """NOT_FOUND. No such namespace. Example: namespace "nowhere"."""

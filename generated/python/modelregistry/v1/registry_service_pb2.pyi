@@ -260,6 +260,8 @@ class ModelVersion(google.protobuf.message.Message):
     UPDATE_TIME_FIELD_NUMBER: builtins.int
     DELETED_FIELD_NUMBER: builtins.int
     PURGED_FIELD_NUMBER: builtins.int
+    STORAGE_URI_FIELD_NUMBER: builtins.int
+    ACTIVITY_TIME_FIELD_NUMBER: builtins.int
     namespace: builtins.str
     """Output only. The model's namespace."""
     model: builtins.str
@@ -269,7 +271,10 @@ class ModelVersion(google.protobuf.message.Message):
     version: builtins.int
     """Output only. 1, 2, 3 and so on; never given twice under one name."""
     source: builtins.str
-    """Optional. URI of the files; opaque to the server, which never opens it."""
+    """Optional. URI of the files; the server never opens it. One that names a version of this
+    registry (models:/NAME/3, models:/NAME/STAGE, models:/NAME@ALIAS) is answered with the
+    number it meant at registration, whose run, logged model and files are taken over.
+    """
     status: Global___ModelVersionStatus.ValueType
     """Optional. READY unless said otherwise."""
     status_message: builtins.str
@@ -292,6 +297,11 @@ class ModelVersion(google.protobuf.message.Message):
     """Output only. True while it is deleted."""
     purged: builtins.bool
     """Output only. True once its texts were erased."""
+    storage_uri: builtins.str
+    """Optional. Where the files are when `source` itself doesn't say: taken from the version
+    that a models:/ source names, else given by the caller. Answered as `source` when
+    neither said anything.
+    """
     @property
     def tags(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
         """Optional. Free labels, at most 500."""
@@ -330,6 +340,13 @@ class ModelVersion(google.protobuf.message.Message):
     def update_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """Output only. Time of `revision`; unset means "by this transaction"."""
 
+    @property
+    def activity_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """Output only. Time of the last change of its description, status or stages; tags and
+        aliases don't move it. What MLflow calls last_updated_timestamp. Unset means "by this
+        transaction".
+        """
+
     def __init__(
         self,
         *,
@@ -356,9 +373,11 @@ class ModelVersion(google.protobuf.message.Message):
         update_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         deleted: builtins.bool | None = ...,
         purged: builtins.bool | None = ...,
+        storage_uri: builtins.str | None = ...,
+        activity_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["create_time", b"create_time", "lineage", b"lineage", "update_time", b"update_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["aliases", b"aliases", "content_digest", b"content_digest", "create_time", b"create_time", "creator", b"creator", "deleted", b"deleted", "description", b"description", "flavors", b"flavors", "lineage", b"lineage", "metrics", b"metrics", "model", b"model", "model_id", b"model_id", "namespace", b"namespace", "params", b"params", "purged", b"purged", "revision", b"revision", "signature", b"signature", "source", b"source", "stages", b"stages", "status", b"status", "status_message", b"status_message", "tags", b"tags", "update_time", b"update_time", "version", b"version"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["activity_time", b"activity_time", "create_time", b"create_time", "lineage", b"lineage", "update_time", b"update_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["activity_time", b"activity_time", "aliases", b"aliases", "content_digest", b"content_digest", "create_time", b"create_time", "creator", b"creator", "deleted", b"deleted", "description", b"description", "flavors", b"flavors", "lineage", b"lineage", "metrics", b"metrics", "model", b"model", "model_id", b"model_id", "namespace", b"namespace", "params", b"params", "purged", b"purged", "revision", b"revision", "signature", b"signature", "source", b"source", "stages", b"stages", "status", b"status", "status_message", b"status_message", "storage_uri", b"storage_uri", "tags", b"tags", "update_time", b"update_time", "version", b"version"]) -> None: ...
 
 Global___ModelVersion: typing_extensions.TypeAlias = ModelVersion
 
@@ -375,6 +394,7 @@ class Lineage(google.protobuf.message.Message):
     GIT_REPOSITORY_FIELD_NUMBER: builtins.int
     DATASETS_FIELD_NUMBER: builtins.int
     PARENTS_FIELD_NUMBER: builtins.int
+    LOGGED_MODEL_ID_FIELD_NUMBER: builtins.int
     run_id: builtins.str
     """Optional. Identity of the training run."""
     run_link: builtins.str
@@ -385,6 +405,8 @@ class Lineage(google.protobuf.message.Message):
     """Optional. Commit of the training code, hexadecimal."""
     git_repository: builtins.str
     """Optional. Repository of the training code."""
+    logged_model_id: builtins.str
+    """Optional. Identity of the logged model in MLflow's tracking, e.g. "m-…"."""
     @property
     def datasets(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Dataset]:
         """Optional. Data it was trained and evaluated on."""
@@ -403,8 +425,9 @@ class Lineage(google.protobuf.message.Message):
         git_repository: builtins.str | None = ...,
         datasets: collections.abc.Iterable[Global___Dataset] | None = ...,
         parents: collections.abc.Iterable[Global___ParentVersion] | None = ...,
+        logged_model_id: builtins.str | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["datasets", b"datasets", "experiment", b"experiment", "git_commit", b"git_commit", "git_repository", b"git_repository", "parents", b"parents", "run_id", b"run_id", "run_link", b"run_link"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["datasets", b"datasets", "experiment", b"experiment", "git_commit", b"git_commit", "git_repository", b"git_repository", "logged_model_id", b"logged_model_id", "parents", b"parents", "run_id", b"run_id", "run_link", b"run_link"]) -> None: ...
 
 Global___Lineage: typing_extensions.TypeAlias = Lineage
 
@@ -497,6 +520,85 @@ class StageHolders(google.protobuf.message.Message):
 Global___StageHolders: typing_extensions.TypeAlias = StageHolders
 
 @typing.final
+class LatestVersion(google.protobuf.message.Message):
+    """The version that speaks for one stage of a model."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STAGE_FIELD_NUMBER: builtins.int
+    VERSION_FIELD_NUMBER: builtins.int
+    stage: builtins.str
+    """The stage's name; "None" for versions that are in no stage."""
+    @property
+    def version(self) -> Global___ModelVersion:
+        """The stage's primary; for "None" the newest version in no stage."""
+
+    def __init__(
+        self,
+        *,
+        stage: builtins.str | None = ...,
+        version: Global___ModelVersion | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["version", b"version"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["stage", b"stage", "version", b"version"]) -> None: ...
+
+Global___LatestVersion: typing_extensions.TypeAlias = LatestVersion
+
+@typing.final
+class ModelHoldings(google.protobuf.message.Message):
+    """What hangs on a model besides itself."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class AliasesEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.int
+        def __init__(
+            self,
+            *,
+            key: builtins.str | None = ...,
+            value: builtins.int | None = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
+    ALIASES_FIELD_NUMBER: builtins.int
+    LATEST_VERSIONS_FIELD_NUMBER: builtins.int
+    ACTIVITY_TIME_FIELD_NUMBER: builtins.int
+    @property
+    def aliases(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.int]:
+        """Its aliases and the versions they point at."""
+
+    @property
+    def latest_versions(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___LatestVersion]:
+        """For "None" and each of its stages that holds a version, in the namespace's order, the
+        version that speaks for it.
+        """
+
+    @property
+    def activity_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """Time of the last change of its name, description or owner, or of the coming, moving or
+        going of a version; tags and aliases don't move it. What MLflow calls
+        last_updated_timestamp.
+        """
+
+    def __init__(
+        self,
+        *,
+        aliases: collections.abc.Mapping[builtins.str, builtins.int] | None = ...,
+        latest_versions: collections.abc.Iterable[Global___LatestVersion] | None = ...,
+        activity_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["activity_time", b"activity_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["activity_time", b"activity_time", "aliases", b"aliases", "latest_versions", b"latest_versions"]) -> None: ...
+
+Global___ModelHoldings: typing_extensions.TypeAlias = ModelHoldings
+
+@typing.final
 class CreateModelRequest(google.protobuf.message.Message):
     """Request of CreateModel."""
 
@@ -567,20 +669,24 @@ class GetModelRequest(google.protobuf.message.Message):
     NAMESPACE_FIELD_NUMBER: builtins.int
     MODEL_FIELD_NUMBER: builtins.int
     MIN_REVISION_FIELD_NUMBER: builtins.int
+    INCLUDE_LATEST_VERSIONS_FIELD_NUMBER: builtins.int
     namespace: builtins.str
     """Optional. Namespace; empty means `default`."""
     model: builtins.str
     """Required. Name of the model; an old name is followed."""
     min_revision: builtins.int
     """Optional. Answer only from a state at or after this log revision."""
+    include_latest_versions: builtins.bool
+    """Optional. Fill in GetModelResponse.latest_versions."""
     def __init__(
         self,
         *,
         namespace: builtins.str | None = ...,
         model: builtins.str | None = ...,
         min_revision: builtins.int | None = ...,
+        include_latest_versions: builtins.bool | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["min_revision", b"min_revision", "model", b"model", "namespace", b"namespace"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["include_latest_versions", b"include_latest_versions", "min_revision", b"min_revision", "model", b"model", "namespace", b"namespace"]) -> None: ...
 
 Global___GetModelRequest: typing_extensions.TypeAlias = GetModelRequest
 
@@ -611,6 +717,8 @@ class GetModelResponse(google.protobuf.message.Message):
     ALIASES_FIELD_NUMBER: builtins.int
     LATEST_VERSION_FIELD_NUMBER: builtins.int
     REVISION_FIELD_NUMBER: builtins.int
+    LATEST_VERSIONS_FIELD_NUMBER: builtins.int
+    ACTIVITY_TIME_FIELD_NUMBER: builtins.int
     latest_version: builtins.int
     """Number of its newest living version; 0 means none."""
     revision: builtins.int
@@ -627,6 +735,14 @@ class GetModelResponse(google.protobuf.message.Message):
     def aliases(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.int]:
         """Its aliases and the versions they point at."""
 
+    @property
+    def latest_versions(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___LatestVersion]:
+        """As in ModelHoldings; only when asked for with include_latest_versions."""
+
+    @property
+    def activity_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """As in ModelHoldings."""
+
     def __init__(
         self,
         *,
@@ -635,9 +751,11 @@ class GetModelResponse(google.protobuf.message.Message):
         aliases: collections.abc.Mapping[builtins.str, builtins.int] | None = ...,
         latest_version: builtins.int | None = ...,
         revision: builtins.int | None = ...,
+        latest_versions: collections.abc.Iterable[Global___LatestVersion] | None = ...,
+        activity_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["model", b"model"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["aliases", b"aliases", "latest_version", b"latest_version", "model", b"model", "revision", b"revision", "stages", b"stages"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["activity_time", b"activity_time", "model", b"model"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["activity_time", b"activity_time", "aliases", b"aliases", "latest_version", b"latest_version", "latest_versions", b"latest_versions", "model", b"model", "revision", b"revision", "stages", b"stages"]) -> None: ...
 
 Global___GetModelResponse: typing_extensions.TypeAlias = GetModelResponse
 
@@ -653,6 +771,7 @@ class ListModelsRequest(google.protobuf.message.Message):
     PAGE_SIZE_FIELD_NUMBER: builtins.int
     PAGE_TOKEN_FIELD_NUMBER: builtins.int
     MIN_REVISION_FIELD_NUMBER: builtins.int
+    INCLUDE_HOLDINGS_FIELD_NUMBER: builtins.int
     namespace: builtins.str
     """Optional. Namespace; empty means `default`."""
     filter: builtins.str
@@ -669,6 +788,8 @@ class ListModelsRequest(google.protobuf.message.Message):
     """Optional. The previous page's next_page_token; every other field must be as it was."""
     min_revision: builtins.int
     """Optional. Answer only from a state at or after this log revision."""
+    include_holdings: builtins.bool
+    """Optional. Fill in ListModelsResponse.holdings."""
     def __init__(
         self,
         *,
@@ -678,8 +799,9 @@ class ListModelsRequest(google.protobuf.message.Message):
         page_size: builtins.int | None = ...,
         page_token: builtins.str | None = ...,
         min_revision: builtins.int | None = ...,
+        include_holdings: builtins.bool | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["filter", b"filter", "min_revision", b"min_revision", "namespace", b"namespace", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["filter", b"filter", "include_holdings", b"include_holdings", "min_revision", b"min_revision", "namespace", b"namespace", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token"]) -> None: ...
 
 Global___ListModelsRequest: typing_extensions.TypeAlias = ListModelsRequest
 
@@ -692,6 +814,7 @@ class ListModelsResponse(google.protobuf.message.Message):
     MODELS_FIELD_NUMBER: builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
     REVISION_FIELD_NUMBER: builtins.int
+    HOLDINGS_FIELD_NUMBER: builtins.int
     next_page_token: builtins.str
     """Empty on the last page."""
     revision: builtins.int
@@ -700,14 +823,19 @@ class ListModelsResponse(google.protobuf.message.Message):
     def models(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Model]:
         """Models in the order asked for."""
 
+    @property
+    def holdings(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ModelHoldings]:
+        """One for each model, in their order; only when asked for with include_holdings."""
+
     def __init__(
         self,
         *,
         models: collections.abc.Iterable[Global___Model] | None = ...,
         next_page_token: builtins.str | None = ...,
         revision: builtins.int | None = ...,
+        holdings: collections.abc.Iterable[Global___ModelHoldings] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["models", b"models", "next_page_token", b"next_page_token", "revision", b"revision"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["holdings", b"holdings", "models", b"models", "next_page_token", b"next_page_token", "revision", b"revision"]) -> None: ...
 
 Global___ListModelsResponse: typing_extensions.TypeAlias = ListModelsResponse
 
@@ -1346,12 +1474,13 @@ class ListModelVersionsRequest(google.protobuf.message.Message):
     """Optional. One model's versions; empty means those of every model."""
     filter: builtins.str
     """Optional. Over name, version, tags.KEY, params.KEY, metrics.KEY, stage, alias, status,
-    creator, description, source, run_id, experiment, git_commit, create_time, update_time.
+    creator, description, source, run_id, experiment, git_commit, create_time, update_time,
+    activity_time.
     Example: `metrics.auc >= 0.9 AND stage = 'Staging' AND tags.team IN ('risk', 'fraud')`.
     """
     order_by: builtins.str
-    """Optional. `name`, `version`, `create_time`, `update_time` or `metrics.KEY`, then
-    optionally `asc` or `desc`; up to four of them, by commas. Newest first by default;
+    """Optional. `name`, `version`, `create_time`, `update_time`, `activity_time` or
+    `metrics.KEY`, then optionally `asc` or `desc`; up to four of them, by commas. Newest first by default;
     versions without the metric come last.
     """
     page_size: builtins.int
@@ -1405,6 +1534,66 @@ class ListModelVersionsResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["next_page_token", b"next_page_token", "revision", b"revision", "versions", b"versions"]) -> None: ...
 
 Global___ListModelVersionsResponse: typing_extensions.TypeAlias = ListModelVersionsResponse
+
+@typing.final
+class GetLatestVersionsRequest(google.protobuf.message.Message):
+    """Request of GetLatestVersions."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: builtins.int
+    MODEL_FIELD_NUMBER: builtins.int
+    STAGES_FIELD_NUMBER: builtins.int
+    MIN_REVISION_FIELD_NUMBER: builtins.int
+    namespace: builtins.str
+    """Optional. Namespace; empty means `default`."""
+    model: builtins.str
+    """Required. Name of the model; an old name is followed."""
+    min_revision: builtins.int
+    """Optional. Answer only from a state at or after this log revision."""
+    @property
+    def stages(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Optional. Stages in any letter case, "None" for versions in no stage; empty means "None"
+        and every stage.
+        """
+
+    def __init__(
+        self,
+        *,
+        namespace: builtins.str | None = ...,
+        model: builtins.str | None = ...,
+        stages: collections.abc.Iterable[builtins.str] | None = ...,
+        min_revision: builtins.int | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["min_revision", b"min_revision", "model", b"model", "namespace", b"namespace", "stages", b"stages"]) -> None: ...
+
+Global___GetLatestVersionsRequest: typing_extensions.TypeAlias = GetLatestVersionsRequest
+
+@typing.final
+class GetLatestVersionsResponse(google.protobuf.message.Message):
+    """Answer of GetLatestVersions."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LATEST_VERSIONS_FIELD_NUMBER: builtins.int
+    REVISION_FIELD_NUMBER: builtins.int
+    revision: builtins.int
+    """Log revision at which it was read."""
+    @property
+    def latest_versions(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___LatestVersion]:
+        """One for each stage asked for that holds a version, "None" first, then in the namespace's
+        order.
+        """
+
+    def __init__(
+        self,
+        *,
+        latest_versions: collections.abc.Iterable[Global___LatestVersion] | None = ...,
+        revision: builtins.int | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["latest_versions", b"latest_versions", "revision", b"revision"]) -> None: ...
+
+Global___GetLatestVersionsResponse: typing_extensions.TypeAlias = GetLatestVersionsResponse
 
 @typing.final
 class UpdateModelVersionRequest(google.protobuf.message.Message):

@@ -138,6 +138,11 @@ class RegistryServiceStub(object):
                 request_serializer=modelregistry_dot_v1_dot_registry__service__pb2.CopyModelVersionRequest.SerializeToString,
                 response_deserializer=modelregistry_dot_v1_dot_registry__service__pb2.CopyModelVersionResponse.FromString,
                 _registered_method=True)
+        self.GetLatestVersions = channel.unary_unary(
+                '/modelregistry.v1.RegistryService/GetLatestVersions',
+                request_serializer=modelregistry_dot_v1_dot_registry__service__pb2.GetLatestVersionsRequest.SerializeToString,
+                response_deserializer=modelregistry_dot_v1_dot_registry__service__pb2.GetLatestVersionsResponse.FromString,
+                _registered_method=True)
         self.SetAlias = channel.unary_unary(
                 '/modelregistry.v1.RegistryService/SetAlias',
                 request_serializer=modelregistry_dot_v1_dot_registry__service__pb2.SetAliasRequest.SerializeToString,
@@ -249,7 +254,9 @@ class RegistryServiceServicer(object):
     def CreateModelVersion(self, request, context):
         """Registers the next version of a model. The number is given inside the transaction:
         without holes or twins, whoever else is creating.
-        Refuses: NOT_FOUND MODEL_NOT_FOUND, VERSION_NOT_FOUND for a parent.
+        Refuses: NOT_FOUND MODEL_NOT_FOUND, VERSION_NOT_FOUND for a parent or a models:/ source,
+        STAGE_NOT_FOUND, STAGE_EMPTY, ALIAS_NOT_FOUND for the latter; INVALID_ARGUMENT
+        SOURCE_UNSAFE, SOURCE_NOT_IN_RUN.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -329,6 +336,14 @@ class RegistryServiceServicer(object):
         """Registers a version of another model as a copy of this one, with the original as
         its parent.
         Refuses: NOT_FOUND MODEL_NOT_FOUND of either, VERSION_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetLatestVersions(self, request, context):
+        """Returns for each stage of a model the version that speaks for it.
+        Refuses: NOT_FOUND MODEL_NOT_FOUND, STAGE_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -463,6 +478,11 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     servicer.CopyModelVersion,
                     request_deserializer=modelregistry_dot_v1_dot_registry__service__pb2.CopyModelVersionRequest.FromString,
                     response_serializer=modelregistry_dot_v1_dot_registry__service__pb2.CopyModelVersionResponse.SerializeToString,
+            ),
+            'GetLatestVersions': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetLatestVersions,
+                    request_deserializer=modelregistry_dot_v1_dot_registry__service__pb2.GetLatestVersionsRequest.FromString,
+                    response_serializer=modelregistry_dot_v1_dot_registry__service__pb2.GetLatestVersionsResponse.SerializeToString,
             ),
             'SetAlias': grpc.unary_unary_rpc_method_handler(
                     servicer.SetAlias,
@@ -1024,6 +1044,33 @@ class RegistryService(object):
             '/modelregistry.v1.RegistryService/CopyModelVersion',
             modelregistry_dot_v1_dot_registry__service__pb2.CopyModelVersionRequest.SerializeToString,
             modelregistry_dot_v1_dot_registry__service__pb2.CopyModelVersionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetLatestVersions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelregistry.v1.RegistryService/GetLatestVersions',
+            modelregistry_dot_v1_dot_registry__service__pb2.GetLatestVersionsRequest.SerializeToString,
+            modelregistry_dot_v1_dot_registry__service__pb2.GetLatestVersionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -345,6 +345,22 @@ _RegistryServiceCopyModelVersionType = typing_extensions.TypeVar(
     ],
 )
 
+_RegistryServiceGetLatestVersionsType = typing_extensions.TypeVar(
+    '_RegistryServiceGetLatestVersionsType',
+    grpc.UnaryUnaryMultiCallable[
+        modelregistry.v1.registry_service_pb2.GetLatestVersionsRequest,
+        modelregistry.v1.registry_service_pb2.GetLatestVersionsResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        modelregistry.v1.registry_service_pb2.GetLatestVersionsRequest,
+        modelregistry.v1.registry_service_pb2.GetLatestVersionsResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        modelregistry.v1.registry_service_pb2.GetLatestVersionsRequest,
+        modelregistry.v1.registry_service_pb2.GetLatestVersionsResponse,
+    ],
+)
+
 _RegistryServiceSetAliasType = typing_extensions.TypeVar(
     '_RegistryServiceSetAliasType',
     grpc.UnaryUnaryMultiCallable[
@@ -393,7 +409,7 @@ _RegistryServiceResolveModelVersionType = typing_extensions.TypeVar(
     ],
 )
 
-class RegistryServiceStub(typing.Generic[_RegistryServiceCreateModelType, _RegistryServiceGetModelType, _RegistryServiceListModelsType, _RegistryServiceUpdateModelType, _RegistryServiceRenameModelType, _RegistryServiceDeleteModelType, _RegistryServiceUndeleteModelType, _RegistryServicePurgeModelType, _RegistryServiceSetModelTagsType, _RegistryServiceDeleteModelTagsType, _RegistryServiceCreateModelVersionType, _RegistryServiceGetModelVersionType, _RegistryServiceListModelVersionsType, _RegistryServiceUpdateModelVersionType, _RegistryServiceDeleteModelVersionType, _RegistryServiceUndeleteModelVersionType, _RegistryServicePurgeModelVersionType, _RegistryServiceSetModelVersionTagsType, _RegistryServiceDeleteModelVersionTagsType, _RegistryServiceCopyModelVersionType, _RegistryServiceSetAliasType, _RegistryServiceDeleteAliasType, _RegistryServiceResolveModelVersionType]):
+class RegistryServiceStub(typing.Generic[_RegistryServiceCreateModelType, _RegistryServiceGetModelType, _RegistryServiceListModelsType, _RegistryServiceUpdateModelType, _RegistryServiceRenameModelType, _RegistryServiceDeleteModelType, _RegistryServiceUndeleteModelType, _RegistryServicePurgeModelType, _RegistryServiceSetModelTagsType, _RegistryServiceDeleteModelTagsType, _RegistryServiceCreateModelVersionType, _RegistryServiceGetModelVersionType, _RegistryServiceListModelVersionsType, _RegistryServiceUpdateModelVersionType, _RegistryServiceDeleteModelVersionType, _RegistryServiceUndeleteModelVersionType, _RegistryServicePurgeModelVersionType, _RegistryServiceSetModelVersionTagsType, _RegistryServiceDeleteModelVersionTagsType, _RegistryServiceCopyModelVersionType, _RegistryServiceGetLatestVersionsType, _RegistryServiceSetAliasType, _RegistryServiceDeleteAliasType, _RegistryServiceResolveModelVersionType]):
     """Registered models and model versions. Every write may also be refused with
     INVALID_ARGUMENT INVALID_FIELD or REQUEST_ID_REUSED, NOT_FOUND NAMESPACE_NOT_FOUND,
     ABORTED REVISION_MISMATCH or CONTENTION, FAILED_PRECONDITION RENAMED; every read
@@ -481,6 +497,10 @@ class RegistryServiceStub(typing.Generic[_RegistryServiceCreateModelType, _Regis
         grpc.UnaryUnaryMultiCallable[
             modelregistry.v1.registry_service_pb2.CopyModelVersionRequest,
             modelregistry.v1.registry_service_pb2.CopyModelVersionResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            modelregistry.v1.registry_service_pb2.GetLatestVersionsRequest,
+            modelregistry.v1.registry_service_pb2.GetLatestVersionsResponse,
         ],
         grpc.UnaryUnaryMultiCallable[
             modelregistry.v1.registry_service_pb2.SetAliasRequest,
@@ -579,6 +599,10 @@ class RegistryServiceStub(typing.Generic[_RegistryServiceCreateModelType, _Regis
             modelregistry.v1.registry_service_pb2.CopyModelVersionResponse,
         ],
         grpc.aio.UnaryUnaryMultiCallable[
+            modelregistry.v1.registry_service_pb2.GetLatestVersionsRequest,
+            modelregistry.v1.registry_service_pb2.GetLatestVersionsResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
             modelregistry.v1.registry_service_pb2.SetAliasRequest,
             modelregistry.v1.registry_service_pb2.SetAliasResponse,
         ],
@@ -649,7 +673,9 @@ class RegistryServiceStub(typing.Generic[_RegistryServiceCreateModelType, _Regis
     CreateModelVersion: _RegistryServiceCreateModelVersionType
     """Registers the next version of a model. The number is given inside the transaction:
     without holes or twins, whoever else is creating.
-    Refuses: NOT_FOUND MODEL_NOT_FOUND, VERSION_NOT_FOUND for a parent.
+    Refuses: NOT_FOUND MODEL_NOT_FOUND, VERSION_NOT_FOUND for a parent or a models:/ source,
+    STAGE_NOT_FOUND, STAGE_EMPTY, ALIAS_NOT_FOUND for the latter; INVALID_ARGUMENT
+    SOURCE_UNSAFE, SOURCE_NOT_IN_RUN.
     """
 
     GetModelVersion: _RegistryServiceGetModelVersionType
@@ -702,6 +728,11 @@ class RegistryServiceStub(typing.Generic[_RegistryServiceCreateModelType, _Regis
     """Registers a version of another model as a copy of this one, with the original as
     its parent.
     Refuses: NOT_FOUND MODEL_NOT_FOUND of either, VERSION_NOT_FOUND.
+    """
+
+    GetLatestVersions: _RegistryServiceGetLatestVersionsType
+    """Returns for each stage of a model the version that speaks for it.
+    Refuses: NOT_FOUND MODEL_NOT_FOUND, STAGE_NOT_FOUND.
     """
 
     SetAlias: _RegistryServiceSetAliasType
@@ -802,6 +833,10 @@ RegistryServiceAsyncStub: typing_extensions.TypeAlias = RegistryServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         modelregistry.v1.registry_service_pb2.CopyModelVersionRequest,
         modelregistry.v1.registry_service_pb2.CopyModelVersionResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        modelregistry.v1.registry_service_pb2.GetLatestVersionsRequest,
+        modelregistry.v1.registry_service_pb2.GetLatestVersionsResponse,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
         modelregistry.v1.registry_service_pb2.SetAliasRequest,
@@ -936,7 +971,9 @@ class RegistryServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[modelregistry.v1.registry_service_pb2.CreateModelVersionResponse, collections.abc.Awaitable[modelregistry.v1.registry_service_pb2.CreateModelVersionResponse]]:
         """Registers the next version of a model. The number is given inside the transaction:
         without holes or twins, whoever else is creating.
-        Refuses: NOT_FOUND MODEL_NOT_FOUND, VERSION_NOT_FOUND for a parent.
+        Refuses: NOT_FOUND MODEL_NOT_FOUND, VERSION_NOT_FOUND for a parent or a models:/ source,
+        STAGE_NOT_FOUND, STAGE_EMPTY, ALIAS_NOT_FOUND for the latter; INVALID_ARGUMENT
+        SOURCE_UNSAFE, SOURCE_NOT_IN_RUN.
         """
 
     @abc.abstractmethod
@@ -1034,6 +1071,16 @@ class RegistryServiceServicer(metaclass=abc.ABCMeta):
         """Registers a version of another model as a copy of this one, with the original as
         its parent.
         Refuses: NOT_FOUND MODEL_NOT_FOUND of either, VERSION_NOT_FOUND.
+        """
+
+    @abc.abstractmethod
+    def GetLatestVersions(
+        self,
+        request: modelregistry.v1.registry_service_pb2.GetLatestVersionsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[modelregistry.v1.registry_service_pb2.GetLatestVersionsResponse, collections.abc.Awaitable[modelregistry.v1.registry_service_pb2.GetLatestVersionsResponse]]:
+        """Returns for each stage of a model the version that speaks for it.
+        Refuses: NOT_FOUND MODEL_NOT_FOUND, STAGE_NOT_FOUND.
         """
 
     @abc.abstractmethod

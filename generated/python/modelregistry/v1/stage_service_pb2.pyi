@@ -66,6 +66,11 @@ class _DisplacementEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._E
     """They stay."""
     DISPLACEMENT_ARCHIVE: _Displacement.ValueType  # 2
     """They leave, into the stage's displace_to where it names one."""
+    DISPLACEMENT_RETIRE: _Displacement.ValueType  # 3
+    """They leave it and every other active stage, into the namespace's stage Archived, else
+    into the stage's displace_to. MLflow's archive_existing_versions; refused with
+    INVALID_FIELD for a stage that is not active or has nowhere to retire to.
+    """
 
 class Displacement(_Displacement, metaclass=_DisplacementEnumTypeWrapper):
     """What a transition does to the stage's present holders."""
@@ -76,6 +81,11 @@ DISPLACEMENT_KEEP: Displacement.ValueType  # 1
 """They stay."""
 DISPLACEMENT_ARCHIVE: Displacement.ValueType  # 2
 """They leave, into the stage's displace_to where it names one."""
+DISPLACEMENT_RETIRE: Displacement.ValueType  # 3
+"""They leave it and every other active stage, into the namespace's stage Archived, else
+into the stage's displace_to. MLflow's archive_existing_versions; refused with
+INVALID_FIELD for a stage that is not active or has nowhere to retire to.
+"""
 Global___Displacement: typing_extensions.TypeAlias = Displacement
 
 class _StageEntryCause:
