@@ -186,6 +186,7 @@ def main() -> None:
     settings = Settings(
         database_url=given.database_url,
         grpc_address="127.0.0.1:0",
+        http_address="",
         bookmark_interval_seconds=3600,
         stream_lifetime_seconds=3600,
         drain_seconds=0,

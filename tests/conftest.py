@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 TEMPLATE = "stagewire_template"
 
+# Servers in processes of their own listen anywhere: two at a time can't have the default port.
+os.environ.setdefault("STAGEWIRE_HTTP_ADDRESS", "127.0.0.1:0")
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _plain_log_lines() -> None:

@@ -24,15 +24,15 @@ _SWIFT: dict[str, Any] = {
     "source_policy": "permissive",
 }
 
+_ANYWHERE = {"grpc_address": "127.0.0.1:0", "http_address": "127.0.0.1:0"}
+
 
 class RunningServer:
     """Start on entering, stop in order on leaving."""
 
     def __init__(self, database_url: str, **settings: Any) -> None:
         """Serve `database_url` with the product's settings, but for those given."""
-        self.settings = Settings(
-            database_url=database_url, **{"grpc_address": "127.0.0.1:0", **_SWIFT, **settings}
-        )
+        self.settings = Settings(database_url=database_url, **{**_ANYWHERE, **_SWIFT, **settings})
         self.server = Server(self.settings)
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="test-server")
@@ -68,6 +68,11 @@ class RunningServer:
     def address(self) -> str:
         """Where it listens."""
         return self.server.address
+
+    @property
+    def http_url(self) -> str:
+        """Where it answers HTTP."""
+        return f"http://{self.server.http_address}"
 
     def call(self, work: Coroutine[Any, Any, Any], *, timeout_seconds: float = 60) -> Any:
         """Run a coroutine on the server's loop and wait for it."""

@@ -22,6 +22,15 @@ class Settings(BaseSettings):
         description="serve from a PostgreSQL with fsync, full_page_writes or synchronous_commit "
         "off, because the storage below it loses nothing",
     )
+    http_address: str = Field(
+        default="127.0.0.1:8080",
+        description="where HTTP listens, for MLflow's clients; port 0 picks a free one, empty "
+        "turns it off",
+    )
+    public_url: str = Field(
+        default="",
+        description="where HTTP is reached from elsewhere, such as https://registry.example.com",
+    )
     grpc_address: str = Field(
         default="127.0.0.1:50051", description="where gRPC listens; port 0 picks a free one"
     )

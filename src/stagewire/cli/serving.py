@@ -105,7 +105,8 @@ def serve(_session: Session, **given: Any) -> None:
 
     def announce(server: Server) -> None:
         shown = parse_url(settings.database_url).render_as_string(hide_password=True)
-        typer.echo(texts.SERVING.format(address=server.address, database=shown))
+        http = texts.SERVING_HTTP.format(address=server.http_address) if server.http else ""
+        typer.echo(texts.SERVING.format(address=server.address, http=http, database=shown))
 
     run(settings, announce=announce)
 

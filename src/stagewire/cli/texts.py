@@ -39,8 +39,9 @@ class _Remarks(logging.Handler):
         remark(record.getMessage())
 
 
+SERVING_HTTP = " and MLflow's API on http://{address}"
 SERVING = """\
-Stagewire serves gRPC on {address}, from {database}
+Stagewire serves gRPC on {address}{http}, from {database}
 
 In another terminal, try:
   stagewire model create churn --address {address}

@@ -17,6 +17,8 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from stagewire import pb
+from stagewire.gateway.app import Gateway
+from stagewire.gateway.listener import Listener
 from stagewire.server import interceptors, logging, servicers
 from stagewire.server.watches import Pace, Watches
 from stagewire.service.hot import HotReads
@@ -67,6 +69,7 @@ class Server:
         self.settings = settings
         self.port = 0
         self.database: Database | None = None
+        self.http: Listener | None = None
         self._stack = contextlib.AsyncExitStack()
 
     async def start(self) -> None:
@@ -114,8 +117,12 @@ class Server:
         self.health = health.aio.HealthServicer()
         self.server = grpc.aio.server(options=GRPC_OPTIONS)
         self._add_services()
+        self.gateway = Gateway(self.registry, self.pool, self.admission)
         self._listen()
+        self._listen_http()
         await self.server.start()
+        if self.http is not None:
+            await self.http.start()
         await self._set_health(serving=True)
         self.tail.on_health = self._on_tail_health
         self._tasks = [
@@ -147,7 +154,27 @@ class Server:
             raise StartRefusal(text) from error
         self.address = f"{address.rpartition(':')[0]}:{self.port}"
 
+    def _listen_http(self) -> None:
+        address = self.settings.http_address
+        if not address:
+            return
+        try:
+            self.http = Listener(self.gateway, address, stop_seconds=self.settings.stop_seconds)
+        except (OSError, ValueError, OverflowError) as error:
+            text = (
+                f"can't listen on {address}: is the port taken, or the address not this host's? "
+                "choose another --http-address, or an empty one for gRPC alone"
+            )
+            raise StartRefusal(text) from error
+        self._stack.push_async_callback(self.http.stop)
+
+    @property
+    def http_address(self) -> str:
+        """Where HTTP listens, empty where it doesn't."""
+        return self.http.address if self.http is not None else ""
+
     async def _set_health(self, *, serving: bool) -> None:
+        self.gateway.healthy = serving
         status = health_pb2.HealthCheckResponse
         for name in ("", *(service.full_name for service in servicers.SERVICES)):
             await self.health.set(name, status.SERVING if serving else status.NOT_SERVING)
@@ -176,11 +203,15 @@ class Server:
         await asyncio.sleep(settings.drain_seconds)
         await self.watches.end(settings.goodbye_seconds)
         self.admission.closing = True
-        await self.server.stop(settings.stop_seconds)
+        await asyncio.gather(self.server.stop(settings.stop_seconds), self._stop_http())
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._stack.aclose()
+
+    async def _stop_http(self) -> None:
+        if self.http is not None:
+            await self.http.stop()
 
 
 def open_for_serving(settings: Settings) -> Database:
@@ -236,7 +267,7 @@ def run(settings: Settings, *, announce: Callable[[Server], None] | None = None)
         stopping = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-        log.info("serving", grpc=server.address)
+        log.info("serving", grpc=server.address, http=server.http_address)
         if announce is not None:
             announce(server)
         await stopping.wait()

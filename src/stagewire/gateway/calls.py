@@ -1,0 +1,92 @@
+"""One request on its way to the registry: who calls, in which namespace, with which fields.
+
+An endpoint is a plain function from a `Call` to its answer; it runs on the unary pool.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from google.protobuf.message import Message
+
+from stagewire import names, pb
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from stagewire.gateway.searches import Listing
+    from stagewire.gateway.wire import Json, Shape
+    from stagewire.service.callers import Caller
+    from stagewire.service.registry import Registry
+
+_Request = TypeVar("_Request", bound=Message)
+_Answer = TypeVar("_Answer", bound=Message)
+
+
+class LoggedModel(NamedTuple):
+    """Where the files of a logged model are, and the run that logged it."""
+
+    artifact_location: str
+    run_id: str
+
+
+@dataclass(frozen=True)
+class Call:
+    """A request in the registry's terms."""
+
+    registry: Registry
+    caller: Caller
+    namespace: str
+    #: The `Idempotency-Key`, which makes a repeated write answer as the first did.
+    request_id: str
+    fields: Json
+    headers: Mapping[str, str]
+    #: Finds a logged model by its `m-…` id for this caller; None where nobody can be asked.
+    logged_model: Callable[[str, Mapping[str, str]], LoggedModel | None] | None = None
+
+    def __getitem__(self, name: str) -> Any:
+        """Give a field of the request."""
+        return self.fields[name]
+
+    def ask(
+        self, operation: Callable[[_Request, Caller], _Answer], request: _Request, /
+    ) -> _Answer:
+        """Call the registry in this call's namespace."""
+        known = request.DESCRIPTOR.fields_by_name
+        told: Any = request
+        if "namespace" in known:
+            told.namespace = self.namespace
+        if "request_id" in known:
+            told.request_id = self.request_id
+        return operation(request, self.caller)
+
+    def with_fields(self, fields: Json) -> Call:
+        """Give the same call with other fields."""
+        return replace(self, fields=fields)
+
+    @cached_property
+    def stages(self) -> Mapping[str, pb.Stage]:
+        """The namespace's stages by key, in their order."""
+        listed = self.ask(self.registry.ListStages, pb.ListStagesRequest())
+        return {names.stage_key(stage.name): stage for stage in listed.stages}
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A function of the gateway, and the fields it takes."""
+
+    shape: Shape
+    work: Callable[[Call], Json | Listing]
+
+
+def takes(
+    shape: Shape | None = None, /, **more: Any
+) -> Callable[[Callable[[Call], Json | Listing]], Endpoint]:
+    """Make a function an endpoint that takes these fields, checked in this order."""
+
+    def made(work: Callable[[Call], Json | Listing]) -> Endpoint:
+        return Endpoint({**(shape or {}), **more}, work)
+
+    return made

@@ -1,0 +1,83 @@
+"""HTTP on the server's own loop: a port taken before anything is promised, stopped in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from starlette.types import ASGIApp
+
+_BACKLOG = 2048
+#: A request's line and headers: a filter of 10,000 characters, percent-encoded, and some.
+_MOST_HEADER_BYTES = 64 * 1024
+_IDLE_SECONDS = 75
+
+
+class _Uvicorn(uvicorn.Server):
+    """A server whose signals are another's."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to the process: it stops its servers in order."""
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to accept, and say so."""
+        await super().startup(sockets)
+        self.accepting.set()
+
+    accepting: asyncio.Event
+
+
+class Listener:
+    """One address where an application is served."""
+
+    def __init__(self, app: ASGIApp, address: str, *, stop_seconds: float) -> None:
+        """Take the address, `HOST:PORT`. Raises OSError where it can't be had."""
+        host, _, port = address.rpartition(":")
+        host = host.strip("[]")
+        self._socket = socket.create_server(
+            (host, int(port)),
+            family=socket.AF_INET6 if ":" in host else socket.AF_INET,
+            backlog=_BACKLOG,
+        )
+        self.address = f"{address.rpartition(':')[0]}:{self._socket.getsockname()[1]}"
+        config = uvicorn.Config(
+            app,
+            # Its parser bounds lines and headers, which the faster one does not.
+            http="h11",
+            h11_max_incomplete_event_size=_MOST_HEADER_BYTES,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            # What it would say, the application's own lines say better.
+            log_level="critical",
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            timeout_keep_alive=_IDLE_SECONDS,
+            timeout_graceful_shutdown=max(1, round(stop_seconds)),
+        )
+        self._server = _Uvicorn(config)
+        self._task: asyncio.Task[Any] | None = None
+
+    async def start(self) -> None:
+        """Begin to accept."""
+        self._server.accepting = asyncio.Event()
+        self._task = asyncio.create_task(self._server.serve(sockets=[self._socket]))
+        await self._server.accepting.wait()
+
+    async def stop(self) -> None:
+        """Accept no more, let what runs end, and close."""
+        if self._task is None:
+            self._socket.close()
+            return
+        self._server.should_exit = True
+        await self._task
