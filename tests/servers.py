@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from typing import TYPE_CHECKING, Any, Self
 
@@ -12,7 +13,7 @@ from stagewire.server.serve import Server
 from stagewire.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Coroutine, Iterator
     from types import TracebackType
 
 # A test's server stops at once; the order of stopping stays the real one.
@@ -77,3 +78,24 @@ class RunningServer:
     def call(self, work: Coroutine[Any, Any, Any], *, timeout_seconds: float = 60) -> Any:
         """Run a coroutine on the server's loop and wait for it."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout_seconds)
+
+
+@contextlib.contextmanager
+def held(server: RunningServer) -> Iterator[None]:
+    """Keep SQLite's writer busy, so that writes wait."""
+    began, done = threading.Event(), threading.Event()
+
+    def hold(_tx: object) -> None:
+        began.set()
+        done.wait(30)
+
+    database = server.server.database
+    assert database is not None
+    thread = threading.Thread(target=database.write, args=(hold,))
+    thread.start()
+    assert began.wait(10)
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()

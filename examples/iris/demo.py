@@ -315,7 +315,15 @@ def tell(folder: Path) -> None:
     models.mkdir()
     with contextlib.ExitStack() as stack:
         step(1, "A registry on SQLite")
-        serve = ("-m", "stagewire.cli.main", "serve", "--grpc-address", "127.0.0.1:0", "--http-address", "")
+        serve = (
+            "-m",
+            "stagewire.cli.main",
+            "serve",
+            "--grpc-address",
+            "127.0.0.1:0",
+            "--http-address",
+            "",
+        )
         database = ("--database-url", f"sqlite:///{folder / 'registry.db'}")
         swift = ("--drain-seconds", "0", "--goodbye-seconds", "0.1")
         server = Program("server", folder, *serve, *database, *swift)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +21,7 @@ from stagewire.client import Client, errors
 from stagewire.server import servicers
 from stagewire.service.registry import Registry
 from tests.factories import eventually
-from tests.servers import RunningServer
+from tests.servers import RunningServer, held
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,27 +47,6 @@ def channel(server: RunningServer) -> Iterator[grpc.Channel]:
 @pytest.fixture
 def stub(channel: grpc.Channel) -> RegistryServiceStub:
     return RegistryServiceStub(channel)
-
-
-@contextlib.contextmanager
-def held(server: RunningServer) -> Iterator[None]:
-    """Keep SQLite's writer busy, so that writes wait."""
-    began, done = threading.Event(), threading.Event()
-
-    def hold(_tx: object) -> None:
-        began.set()
-        done.wait(30)
-
-    database = server.server.database
-    assert database is not None
-    thread = threading.Thread(target=database.write, args=(hold,))
-    thread.start()
-    assert began.wait(10)
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
 
 
 def trailer(call: Any) -> dict[str, Any]:

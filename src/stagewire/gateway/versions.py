@@ -48,7 +48,7 @@ def create(call: Call) -> Json:
         ),
     )
     _find_logged_model(call, wanted)
-    with saying({**_of_sources(source, named), **errors.of_model(name)}):
+    with saying({**_of_sources(call, source, named), **errors.of_model(name)}):
         made = call.ask(
             call.registry.CreateModelVersion,
             pb.CreateModelVersionRequest(model=name, version=wanted),
@@ -89,7 +89,7 @@ def _find_logged_model(call: Call, wanted: pb.ModelVersion) -> None:
         wanted.lineage.run_id = wanted.lineage.run_id or found.run_id
 
 
-def _of_sources(source: str, named: str) -> dict[str, errors.MlflowError]:
+def _of_sources(call: Call, source: str, named: str) -> dict[str, errors.MlflowError]:
     start = f"Invalid model version source: '{source}'."
     local = errors.invalid(
         f"{start} To use a local path as a model version source, the run_id request parameter has "
@@ -102,20 +102,26 @@ def _of_sources(source: str, named: str) -> dict[str, errors.MlflowError]:
         "present. Please provide an absolute path."
     )
     texts = {"SOURCE_UNSAFE": unsafe, "SOURCE_NOT_IN_RUN": local}
-    return {**texts, **_of_named_source(source, named)} if named else texts
+    return {**texts, **_of_named_source(call, source, named)} if named else texts
 
 
-def _of_named_source(source: str, named: str) -> dict[str, errors.MlflowError]:
+def _of_named_source(call: Call, source: str, named: str) -> dict[str, errors.MlflowError]:
     selector = names.parse_models_uri(source)[1]
-    mismatch = errors.invalid(
-        f"Invalid model version source: '{source}'. The run_id and model_id request parameters "
-        "must match the referenced model version."
-    )
-    return {
-        "SOURCE_NOT_IN_RUN": mismatch,
-        "VERSION_NOT_FOUND": errors.absent_version(named, selector.version),
+    none = f"No versions of model with name '{named}'"
+    texts = {
+        "SOURCE_NOT_IN_RUN": errors.invalid(
+            f"Invalid model version source: '{source}'. The run_id and model_id request parameters "
+            "must match the referenced model version."
+        ),
+        "VERSION_NOT_FOUND": errors.absent_version(named, selector.version)
+        if selector.version
+        else errors.invalid(f"{none} found"),
+        "STAGE_EMPTY": errors.invalid(f"{none} and stage '{selector.stage}' found"),
         "ALIAS_NOT_FOUND": errors.invalid(f"Registered model alias {selector.alias} not found."),
     }
+    if selector.stage:
+        texts["STAGE_NOT_FOUND"] = models.unknown_stage(call, selector.stage)
+    return texts
 
 
 @takes(_VERSION)
