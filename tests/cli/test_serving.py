@@ -52,9 +52,12 @@ def test_a_taken_port_is_refused_in_one_line(
 ) -> None:
     url = f"sqlite:///{tmp_path / 'second.sqlite3'}"
 
-    ran = process("serve --grpc-address", address, "--database-url", url)
+    taken = process("serve --grpc-address", address, "--database-url", url)
+    http = ("--grpc-address", "127.0.0.1:0", "--http-address", address)
+    ran = process("serve", *http, "--database-url", url)
 
-    assert ran.returncode == 1
+    assert taken.returncode == ran.returncode == 1
+    assert address in taken.stderr
     said = [line for line in ran.stderr.splitlines() if line.startswith("stagewire: ")]
     assert len(said) == 1
     assert address in said[0]
@@ -117,7 +120,8 @@ def test_a_server_says_where_it_listens_and_what_to_try(tmp_path: Path) -> None:
     with subprocess.Popen(
         [
             *(sys.executable, "-m", "stagewire.cli.main", "serve", "--database-url", url),
-            *("--grpc-address", "127.0.0.1:0", "--drain-seconds", "0", "--goodbye-seconds", "0"),
+            *("--grpc-address", "127.0.0.1:0", "--http-address", "127.0.0.1:0"),
+            *("--drain-seconds", "0", "--goodbye-seconds", "0"),
         ],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -129,5 +133,7 @@ def test_a_server_says_where_it_listens_and_what_to_try(tmp_path: Path) -> None:
         rest = serving.stdout.read()
 
     assert first.startswith("Stagewire serves gRPC on 127.0.0.1:")
+    assert "and MLflow's API on http://127.0.0.1:" in first
+    assert ":0" not in first
     assert str(tmp_path) in first
     assert "stagewire model create" in rest

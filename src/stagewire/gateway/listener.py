@@ -18,6 +18,7 @@ _BACKLOG = 2048
 #: A request's line and headers: a filter of 10,000 characters, percent-encoded, and some.
 _MOST_HEADER_BYTES = 64 * 1024
 _IDLE_SECONDS = 75
+_LAST_PORT = 65_535
 
 
 class _Uvicorn(uvicorn.Server):
@@ -40,9 +41,11 @@ class Listener:
     """One address where an application is served."""
 
     def __init__(self, app: ASGIApp, address: str, *, stop_seconds: float) -> None:
-        """Take the address, `HOST:PORT`. Raises OSError where it can't be had."""
+        """Take the address, `HOST:PORT`. Raises OSError or ValueError where it can't be had."""
         host, _, port = address.rpartition(":")
         host = host.strip("[]")
+        if int(port) > _LAST_PORT:
+            raise ValueError(address)
         self._socket = socket.create_server(
             (host, int(port)),
             family=socket.AF_INET6 if ":" in host else socket.AF_INET,

@@ -160,7 +160,7 @@ class Server:
             return
         try:
             self.http = Listener(self.gateway, address, stop_seconds=self.settings.stop_seconds)
-        except (OSError, ValueError, OverflowError) as error:
+        except (OSError, ValueError) as error:
             text = (
                 f"can't listen on {address}: is the port taken, or the address not this host's? "
                 "choose another --http-address, or an empty one for gRPC alone"
