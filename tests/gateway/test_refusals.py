@@ -276,7 +276,7 @@ def test_texts_name_the_namespaces_own_stages(two: Api, one_server: RunningServe
     registry = one_server.server.registry
     factories.stage(registry, "Canary", active=True)
 
-    moved = {"name": "churn", "version": "1", "stage": "Nope"}
+    moved: dict[str, Any] = {"name": "churn", "version": "1", "stage": "Nope"}
     unknown = two.refused("POST", "model-versions/transition-stage", moved)
     moved |= {"stage": "Archived", "archive_existing_versions": True}
     inactive = two.refused("POST", "model-versions/transition-stage", moved)
