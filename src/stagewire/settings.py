@@ -59,7 +59,9 @@ class Settings(BaseSettings):
         default=300.0, gt=0, description="a watch ends, in order, after one to two times this"
     )
     slow_consumer_seconds: float = Field(
-        default=30.0, gt=0, description="a watch that takes nothing for so long is ended"
+        default=30.0,
+        gt=0,
+        description="a watch, or an answer over HTTP, ends when nothing of it is taken for so long",
     )
     poll_interval_seconds: float = Field(
         default=1.0, gt=0, description="the log is looked at so often whatever else wakes the tail"

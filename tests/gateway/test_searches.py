@@ -7,6 +7,7 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import structlog
 
 from stagewire.service.callers import ANONYMOUS
 from tests import factories
@@ -127,6 +128,21 @@ def test_no_more_than_one_page_is_read_ahead_of_who_takes_them(
     assert read <= 2
     assert calls() == 3
     assert rest.count(b'"version":') == 2100
+
+
+def test_who_takes_nothing_is_sent_no_more(many: Api, many_server: RunningServer) -> None:
+    calls = count(many_server.server.registry, "ListModelVersions")
+    host, _, port = many_server.server.http_address.rpartition(":")
+    many_server.server.gateway.slow_seconds = 0.3
+    with socket.socket() as stalled, structlog.testing.capture_logs() as lines:
+        stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        stalled.connect((host, int(port)))
+        stalled.sendall(b"GET /api/2.0/mlflow/model-versions/search HTTP/1.1\r\nHost: x\r\n\r\n")
+        eventually(lambda: lines)
+    many_server.server.gateway.slow_seconds = 30
+
+    assert [line["code"] for line in lines] == ["CANCELLED"]
+    assert calls() < 3
 
 
 def test_who_hangs_up_is_read_for_no_longer(many: Api, many_server: RunningServer) -> None:

@@ -10,7 +10,6 @@ import asyncio
 import contextvars
 import time
 import uuid
-from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -22,9 +21,10 @@ from starlette.responses import Response, StreamingResponse
 
 from stagewire import errors as refusals
 from stagewire import names
-from stagewire.gateway import errors, wire, workspaces
+from stagewire.gateway import errors, reading, replies, wire, workspaces
 from stagewire.gateway.calls import Call, LoggedModel
 from stagewire.gateway.paths import Paths
+from stagewire.gateway.replies import Visit
 from stagewire.gateway.searches import Listing
 from stagewire.service.callers import Caller
 
@@ -39,18 +39,10 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("stagewire.http")
 
-#: As much as gRPC takes in one message.
-MOST_BODY_BYTES = 4 * 1024 * 1024
 REQUEST_ID = "x-request-id"
-IDEMPOTENCY_KEY = "idempotency-key"
 _LONGEST_ID = 128
-#: A body that takes longer is one that is held back.
-_BODY_SECONDS = 30.0
 #: MLflow's clients wait 120 s: what was not begun by then is not begun for nobody.
 _CALL_SECONDS = 110.0
-#: Where in a scope it is noted how a request ended.
-_VISIT = "stagewire.visit"
-_JSON = "application/json"
 
 _Result = TypeVar("_Result")
 
@@ -67,18 +59,6 @@ class Admission(Protocol):
         """Let a call out."""
 
 
-@dataclass(slots=True)
-class _Visit:
-    """What is logged of one request."""
-
-    request_id: str
-    started: float
-    route: str = ""
-    caller: str = ""
-    code: str = "OK"
-    answering: bool = False
-
-
 class Gateway:
     """MLflow's API over a registry."""
 
@@ -88,14 +68,19 @@ class Gateway:
         pool: ThreadPoolExecutor,
         admission: Admission,
         *,
+        slow_seconds: float = 30.0,
         beyond: ASGIApp | None = None,
         logged_model: Callable[[str, Mapping[str, str]], LoggedModel | None] | None = None,
     ) -> None:
-        """Serve `registry`; `beyond` answers what is not its own, `logged_model` finds those."""
+        """Serve `registry`; `beyond` answers what is not its own, `logged_model` finds those.
+
+        Who takes nothing of an answer for `slow_seconds` gets no more of it.
+        """
         self.registry = registry
         self.pool = pool
         self.admission = admission
         self.beyond = beyond or self._nothing
+        self.slow_seconds = slow_seconds
         self.logged_model = logged_model
         #: Turned off first when the server stops, so that nobody new is sent here.
         self.healthy = True
@@ -103,15 +88,19 @@ class Gateway:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, whatever happens."""
-        visit = _Visit(_request_id(scope), time.monotonic())
-        scope[_VISIT] = visit
+        visit = Visit(_request_id(scope), time.monotonic())
+        scope[replies.VISIT] = visit
         structlog.contextvars.bind_contextvars(request_id=visit.request_id)
 
         async def sent(message: Message) -> None:
             if message["type"] == "http.response.start":
                 visit.answering = True
                 MutableHeaders(scope=message)[REQUEST_ID] = visit.request_id
-            await send(message)
+            try:
+                async with asyncio.timeout(self.slow_seconds):
+                    await send(message)
+            except TimeoutError:
+                raise ClientDisconnect from None
 
         try:
             await self._answered(scope, receive, sent)
@@ -124,13 +113,14 @@ class Gateway:
             self._log(scope, visit)
 
     async def _answered(self, scope: Scope, receive: Receive, send: Send) -> None:
-        visit: _Visit = scope[_VISIT]
+        visit: Visit = scope[replies.VISIT]
         try:
             await self._dispatch(scope, receive, send)
         except (errors.MlflowError, refusals.RegistryError) as error:
             if visit.answering:
+                visit.code = error.code
                 raise
-            await _refused(visit, error)(scope, receive, send)
+            await replies.refused(visit, error)(scope, receive, send)
         except ClientDisconnect:
             raise
         except Exception:
@@ -139,10 +129,10 @@ class Gateway:
             if visit.answering:
                 # Half an answer must not look like a whole one: the connection is cut.
                 raise
-            await _unforeseen(visit)(scope, receive, send)
+            await replies.unforeseen(visit)(scope, receive, send)
 
     async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
-        visit: _Visit = scope[_VISIT]
+        visit: Visit = scope[replies.VISIT]
         path = scope["path"]
         if path in ("/health", "/version"):
             await self._plain(path)(scope, receive, send)
@@ -158,7 +148,7 @@ class Gateway:
         if route is None:
             allowed = ", ".join(sorted(found.methods))
             refusal = errors.MlflowError("BAD_REQUEST", f"Use {allowed} here.", status=405)
-            response = _refused(visit, refusal)
+            response = replies.refused(visit, refusal)
             response.headers["allow"] = allowed
         else:
             scope["path_params"] = found.params
@@ -176,33 +166,32 @@ class Gateway:
         refusal = errors.MlflowError(
             "ENDPOINT_NOT_FOUND", f"There is no endpoint {scope['method']} {scope['path']} here."
         )
-        await _refused(scope[_VISIT], refusal)(scope, receive, send)
+        await replies.refused(scope[replies.VISIT], refusal)(scope, receive, send)
 
-    async def _respond(self, route: Route, request: Request, visit: _Visit) -> Response:
+    async def _respond(self, route: Route, request: Request, visit: Visit) -> Response:
         caller = Caller(deadline=visit.started + _CALL_SECONDS)
         visit.caller = caller.name
-        key = _idempotency_key(request)
-        body = await _body(request)
+        key = reading.idempotency_key(request)
+        body = await reading.read_body(request)
 
         def work() -> tuple[bytes, Listing | None]:
             return self._perform(route, request, body, key, caller)
 
         answer, listing = await self.run(work)
         if listing is None or listing.ended:
-            return Response(answer, media_type=_JSON)
-        return StreamingResponse(self._rest(answer, listing), media_type=_JSON)
+            return Response(answer, media_type=reading.JSON)
+        return StreamingResponse(self._rest(answer, listing), media_type=reading.JSON)
 
     def _perform(
         self, route: Route, request: Request, body: bytes, key: str, caller: Caller
     ) -> tuple[bytes, Listing | None]:
         """Do a request's work; on the pool, with all that takes time: parsing and writing too."""
-        shape = route.endpoint.shape
         call = Call(
             registry=self.registry,
             caller=caller,
             namespace=request.headers.get(workspaces.HEADER, "").strip(),
             request_id=key,
-            fields=wire.fields(shape, _given(shape, request, body)),
+            fields=reading.read_fields(route.endpoint.shape, request, body),
             headers=request.headers,
             logged_model=self.logged_model,
         )
@@ -243,7 +232,7 @@ class Gateway:
         if not done.cancelled():
             done.exception()
 
-    def _log(self, scope: Scope, visit: _Visit) -> None:
+    def _log(self, scope: Scope, visit: Visit) -> None:
         if scope["path"] == "/health":
             return
         log.info(
@@ -254,80 +243,6 @@ class Gateway:
             code=visit.code,
             duration_ms=round((time.monotonic() - visit.started) * 1000, 3),
         )
-
-
-def _given(shape: wire.Shape, request: Request, body: bytes) -> wire.Json:
-    """Read what was sent: a GET's query, else the body."""
-    pairs = request.query_params.multi_items()
-    if request.method == "GET" and pairs:
-        given = wire.read_query(shape, pairs)
-    else:
-        if request.method == "POST":
-            _check_content_type(request.headers.get("content-type"))
-        given = wire.read_body(body)
-    return {**given, **request.path_params}
-
-
-def _check_content_type(given: str | None) -> None:
-    if given is None:
-        raise errors.invalid("Bad Request. Content-Type header is missing.")
-    if given.split(";")[0].strip() != _JSON:
-        raise errors.invalid(f"Bad Request. Content-Type must be one of {[_JSON]}.")
-
-
-async def _body(request: Request) -> bytes:
-    declared = request.headers.get("content-length", "")
-    if declared.isascii() and declared.isdigit() and int(declared[:20]) > MOST_BODY_BYTES:
-        raise _too_large()
-    body = bytearray()
-    try:
-        async with asyncio.timeout(_BODY_SECONDS):
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > MOST_BODY_BYTES:
-                    raise _too_large()
-    except TimeoutError:
-        text = f"The request body did not arrive within {_BODY_SECONDS:.0f} seconds."
-        raise errors.MlflowError("BAD_REQUEST", text, status=408) from None
-    return bytes(body)
-
-
-def _too_large() -> errors.MlflowError:
-    text = f"The request body must have at most {MOST_BODY_BYTES} bytes."
-    return errors.MlflowError("BAD_REQUEST", text, status=413)
-
-
-def _idempotency_key(request: Request) -> str:
-    key = request.headers.get(IDEMPOTENCY_KEY, "")
-    if len(key) > _LONGEST_ID:
-        raise errors.invalid(
-            f"The Idempotency-Key header must have at most {_LONGEST_ID} characters, has "
-            f"{len(key)}."
-        )
-    return key
-
-
-def _refused(visit: _Visit, error: errors.MlflowError | refusals.RegistryError) -> Response:
-    if isinstance(error, refusals.RegistryError):
-        if error.reason == "INTERNAL":
-            return _unforeseen(visit)
-        error = errors.translated(error)
-    visit.code = error.code
-    body = wire.dumped({"error_code": error.code, "message": error.message})
-    response = Response(body, error.http_status, media_type=_JSON)
-    if error.retry_after_seconds is not None:
-        response.headers["retry-after"] = str(max(1, round(error.retry_after_seconds)))
-    if error.http_status in (408, 413):
-        # The rest of the body is not read, so nothing more can come over this connection.
-        response.headers["connection"] = "close"
-    return response
-
-
-def _unforeseen(visit: _Visit) -> Response:
-    visit.code = "INTERNAL_ERROR"
-    text = f"A fault of the server's; its log has it under request id {visit.request_id}."
-    body = wire.dumped({"error_code": "INTERNAL_ERROR", "message": text})
-    return Response(body, 500, media_type=_JSON)
 
 
 @cache

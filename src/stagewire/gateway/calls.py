@@ -66,6 +66,11 @@ class Call:
         """Give the same call with other fields."""
         return replace(self, fields=fields)
 
+    @property
+    def unhurried(self) -> Call:
+        """Give the same call without an end to its waiting: its answer is long, and taken."""
+        return replace(self, caller=replace(self.caller, deadline=None))
+
     @cached_property
     def stages(self) -> Mapping[str, pb.Stage]:
         """The namespace's stages by key, in their order."""

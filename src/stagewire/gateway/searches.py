@@ -65,7 +65,7 @@ class Listing:
 )
 def search_models(call: Call) -> Listing:
     """Search for models."""
-    most = _positive(call["max_results"])
+    call, most = call.unhurried, _positive(call["max_results"])
     query = filters.models_query(call["filter"], call["order_by"])
 
     def read(token: str, size: int) -> tuple[list[Json], str]:
@@ -111,7 +111,7 @@ def list_models(call: Call) -> Listing:
 )
 def search_versions(call: Call) -> Listing:
     """Search for versions of all models."""
-    most = _positive(call["max_results"])
+    call, most = call.unhurried, _positive(call["max_results"])
     query = filters.versions_query(call["filter"], call["order_by"])
 
     def read(token: str, size: int) -> tuple[list[Json], str]:

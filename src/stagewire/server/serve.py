@@ -117,7 +117,12 @@ class Server:
         self.health = health.aio.HealthServicer()
         self.server = grpc.aio.server(options=GRPC_OPTIONS)
         self._add_services()
-        self.gateway = Gateway(self.registry, self.pool, self.admission)
+        self.gateway = Gateway(
+            self.registry,
+            self.pool,
+            self.admission,
+            slow_seconds=settings.slow_consumer_seconds,
+        )
         self._listen()
         self._listen_http()
         await self.server.start()
