@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import sqlalchemy as sa
+from google.protobuf.field_mask_pb2 import FieldMask
 
 from stagewire import errors, pb
 from stagewire.service.callers import ANONYMOUS
@@ -39,6 +40,17 @@ def version(
         namespace=namespace, model=name, version=pb.ModelVersion(**fields), metrics=metrics
     )
     return registry.CreateModelVersion(request, ANONYMOUS).version
+
+
+def describe(registry: Registry, name: str, number: int, text: str) -> pb.ModelVersion:
+    """Give a version a description."""
+    request = pb.UpdateModelVersionRequest(
+        model=name,
+        version=number,
+        update=pb.ModelVersionUpdate(description=text),
+        update_mask=FieldMask(paths=["description"]),
+    )
+    return registry.UpdateModelVersion(request, ANONYMOUS).version
 
 
 def versions(registry: Registry, count: int, name: str = MODEL) -> list[pb.ModelVersion]:

@@ -69,7 +69,7 @@ def search_models(call: Call) -> Listing:
     query = filters.models_query(call["filter"], call["order_by"])
 
     def read(token: str, size: int) -> tuple[list[Json], str]:
-        with saying(_BAD_TOKEN):
+        with saying({**_BAD_TOKEN, **query.refusals}):
             found = call.ask(
                 call.registry.ListModels,
                 pb.ListModelsRequest(
@@ -115,7 +115,7 @@ def search_versions(call: Call) -> Listing:
     query = filters.versions_query(call["filter"], call["order_by"])
 
     def read(token: str, size: int) -> tuple[list[Json], str]:
-        with saying(_BAD_TOKEN):
+        with saying({**_BAD_TOKEN, **query.refusals}):
             found = call.ask(
                 call.registry.ListModelVersions,
                 pb.ListModelVersionsRequest(

@@ -356,6 +356,11 @@ def _model_field(word: str, position: int) -> _Field:
 
 def _version_field(word: str, position: int) -> _Field:
     group, key = _parts(word)
+    if group == _ANY_VERSION and key:
+        # Deleted ones included: what shows a model to be no model stays with it.
+        tag = schema.VersionTag
+        any_of = _labelled(schema.Version, tag.model_id == schema.Version.model_id, tag.key == key)
+        return _Field(_TEXT, tag.value, any_of)
     if group in _VERSION_TABLES and key:
         table = _VERSION_TABLES[group]
         measured = table is schema.LatestMetric
@@ -368,11 +373,13 @@ def _version_field(word: str, position: int) -> _Field:
         return _Field(_REAL if measured else _TEXT, table.value, mine, measured=measured)
     field = None if group else _VERSION_FIELDS.get(key) or _VERSION_SYNONYMS.get(key)
     if field is None:
-        keyed = [f"{name}.KEY" for name in _VERSION_TABLES]
+        keyed = [f"{name}.KEY" for name in (*_VERSION_TABLES, _ANY_VERSION)]
         raise _unknown(word, position, [*_VERSION_FIELDS, *keyed], "versions")
     return field
 
 
+#: Tags of any version of the same model.
+_ANY_VERSION = "any_version_tags"
 _VERSION_TABLES: dict[str, type[schema.VersionTag | schema.VersionParam | schema.LatestMetric]] = {
     "tags": schema.VersionTag,
     "params": schema.VersionParam,

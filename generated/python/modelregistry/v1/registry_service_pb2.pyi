@@ -1477,6 +1477,7 @@ class ListModelVersionsRequest(google.protobuf.message.Message):
     creator, description, source, run_id, experiment, git_commit, create_time, update_time,
     activity_time.
     Example: `metrics.auc >= 0.9 AND stage = 'Staging' AND tags.team IN ('risk', 'fraud')`.
+    Also any_version_tags.KEY: a tag of any version of the same model, deleted ones included.
     """
     order_by: builtins.str
     """Optional. `name`, `version`, `create_time`, `update_time`, `activity_time` or
