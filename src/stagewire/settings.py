@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from stagewire.sources import Policy
@@ -42,6 +44,11 @@ class Settings(BaseSettings):
     )
     source_roots: list[str] = Field(
         default_factory=list, description="folders whose local paths may be sources without a run"
+    )
+    upstream_tracking_uri: str = Field(
+        default="",
+        description="an MLflow tracking server, such as http://tracking:5000, that gets what is "
+        "not the registry's",
     )
     log_level: str = Field(default="info", description="debug, info, warning or error")
     pool_threads: int = Field(default=64, ge=1, description="unary calls worked on at once")
@@ -95,3 +102,14 @@ class Settings(BaseSettings):
     stop_seconds: float = Field(
         default=15.0, ge=0, description="running calls may take so long at shutdown"
     )
+
+    @field_validator("upstream_tracking_uri")
+    @classmethod
+    def _check_upstream(cls, uri: str) -> str:
+        if uri:
+            parts = urlsplit(uri)
+            if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
+                raise ValueError("must be http://HOST:PORT or https://HOST:PORT")
+            if parts.username is not None or parts.query or parts.fragment:
+                raise ValueError("must be without credentials, query and fragment")
+        return uri

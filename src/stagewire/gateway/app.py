@@ -10,7 +10,7 @@ import asyncio
 import contextvars
 import time
 import uuid
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -22,19 +22,23 @@ from starlette.responses import Response, StreamingResponse
 from stagewire import errors as refusals
 from stagewire import names
 from stagewire.gateway import errors, reading, replies, wire, workspaces
-from stagewire.gateway.calls import Call, LoggedModel
+from stagewire.gateway import upstream as upstreams
+from stagewire.gateway.calls import Call
+from stagewire.gateway.downloads import Forward
 from stagewire.gateway.paths import Paths
 from stagewire.gateway.replies import Visit
 from stagewire.gateway.searches import Listing
 from stagewire.service.callers import Caller
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Callable
     from concurrent.futures import ThreadPoolExecutor
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+    from stagewire.gateway.calls import Answer
     from stagewire.gateway.routes import Route
+    from stagewire.gateway.upstream import Upstream
     from stagewire.service.registry import Registry
 
 log = structlog.get_logger("stagewire.http")
@@ -69,19 +73,17 @@ class Gateway:
         admission: Admission,
         *,
         slow_seconds: float = 30.0,
-        beyond: ASGIApp | None = None,
-        logged_model: Callable[[str, Mapping[str, str]], LoggedModel | None] | None = None,
+        upstream: Upstream | None = None,
     ) -> None:
-        """Serve `registry`; `beyond` answers what is not its own, `logged_model` finds those.
+        """Serve `registry`; `upstream`, where there is one, answers what is not its own.
 
         Who takes nothing of an answer for `slow_seconds` gets no more of it.
         """
         self.registry = registry
         self.pool = pool
         self.admission = admission
-        self.beyond = beyond or self._nothing
+        self.upstream = upstream
         self.slow_seconds = slow_seconds
-        self.logged_model = logged_model
         #: Turned off first when the server stops, so that nobody new is sent here.
         self.healthy = True
         self._paths = Paths()
@@ -140,7 +142,7 @@ class Gateway:
         found = self._paths.find(path)
         if found is None:
             visit.route = "beyond"
-            await self.beyond(scope, receive, send)
+            await self._beyond(scope, receive, send)
             return
         visit.route = found.template
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
@@ -148,11 +150,12 @@ class Gateway:
         if route is None:
             allowed = ", ".join(sorted(found.methods))
             refusal = errors.MlflowError("BAD_REQUEST", f"Use {allowed} here.", status=405)
-            response = replies.refused(visit, refusal)
-            response.headers["allow"] = allowed
-        else:
-            scope["path_params"] = found.params
-            response = await self._respond(route, Request(scope, receive), visit)
+            refused = replies.refused(visit, refusal)
+            refused.headers["allow"] = allowed
+            await refused(scope, receive, send)
+            return
+        scope["path_params"] = found.params
+        response = await self._respond(route, Request(scope, receive), visit)
         await response(scope, receive, send)
 
     def _plain(self, path: str) -> Response:
@@ -162,29 +165,38 @@ class Gateway:
             return Response("OK", media_type="text/plain")
         return Response("NOT_SERVING", 503, media_type="text/plain")
 
-    async def _nothing(self, scope: Scope, receive: Receive, send: Send) -> None:
-        refusal = errors.MlflowError(
-            "ENDPOINT_NOT_FOUND", f"There is no endpoint {scope['method']} {scope['path']} here."
-        )
-        await replies.refused(scope[replies.VISIT], refusal)(scope, receive, send)
+    async def _beyond(self, scope: Scope, receive: Receive, send: Send) -> None:
+        text = f"There is no endpoint {scope['method']} {scope['path']} here."
+        if not upstreams.forwards(scope["path"]):
+            raise errors.MlflowError("ENDPOINT_NOT_FOUND", text)
+        if self.upstream is None:
+            raise errors.MlflowError(
+                "ENDPOINT_NOT_FOUND",
+                f"{text} This is a model registry; to have it pass everything else on to an MLflow "
+                f"tracking server, set {upstreams.SETTING} ({upstreams.OPTION}) to that server's "
+                "URI.",
+            )
+        await self.upstream(scope, receive, send)
 
-    async def _respond(self, route: Route, request: Request, visit: Visit) -> Response:
+    async def _respond(self, route: Route, request: Request, visit: Visit) -> ASGIApp:
         caller = Caller(deadline=visit.started + _CALL_SECONDS)
         visit.caller = caller.name
         key = reading.idempotency_key(request)
         body = await reading.read_body(request)
 
-        def work() -> tuple[bytes, Listing | None]:
+        def work() -> tuple[bytes, Answer]:
             return self._perform(route, request, body, key, caller)
 
-        answer, listing = await self.run(work)
-        if listing is None or listing.ended:
-            return Response(answer, media_type=reading.JSON)
-        return StreamingResponse(self._rest(answer, listing), media_type=reading.JSON)
+        answer, whole = await self.run(work)
+        if isinstance(whole, Forward) and self.upstream is not None:
+            return partial(self.upstream.fetch, whole.target)
+        if isinstance(whole, Listing) and not whole.ended:
+            return StreamingResponse(self._rest(answer, whole), media_type=reading.JSON)
+        return Response(answer, media_type=reading.JSON)
 
     def _perform(
         self, route: Route, request: Request, body: bytes, key: str, caller: Caller
-    ) -> tuple[bytes, Listing | None]:
+    ) -> tuple[bytes, Answer]:
         """Do a request's work; on the pool, with all that takes time: parsing and writing too."""
         call = Call(
             registry=self.registry,
@@ -193,14 +205,14 @@ class Gateway:
             request_id=key,
             fields=reading.read_fields(route.endpoint.shape, request, body),
             headers=request.headers,
-            logged_model=self.logged_model,
+            upstream=self.upstream,
         )
         if route.in_workspace and call.namespace not in ("", names.DEFAULT_NAMESPACE):
             workspaces.found(call, call.namespace)
         answer = route.endpoint.work(call)
         if isinstance(answer, Listing):
             return answer.chunk(), answer
-        return wire.dumped(answer), None
+        return b"" if isinstance(answer, Forward) else wire.dumped(answer), answer
 
     async def _rest(self, first: bytes, listing: Listing) -> AsyncIterator[bytes]:
         yield first

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 from google.protobuf.message import Message
 
@@ -16,10 +16,15 @@ from stagewire import names, pb
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from stagewire.gateway.downloads import Forward
     from stagewire.gateway.searches import Listing
+    from stagewire.gateway.upstream import Upstream
     from stagewire.gateway.wire import Json, Shape
     from stagewire.service.callers import Caller
     from stagewire.service.registry import Registry
+
+#: A document, one that is too long to be held, or one that another server has.
+Answer: TypeAlias = "Json | Listing | Forward"
 
 _Request = TypeVar("_Request", bound=Message)
 _Answer = TypeVar("_Answer", bound=Message)
@@ -43,8 +48,8 @@ class Call:
     request_id: str
     fields: Json
     headers: Mapping[str, str]
-    #: Finds a logged model by its `m-…` id for this caller; None where nobody can be asked.
-    logged_model: Callable[[str, Mapping[str, str]], LoggedModel | None] | None = None
+    #: Whom to ask about runs, logged models and files; None where nobody can be asked.
+    upstream: Upstream | None = None
 
     def __getitem__(self, name: str) -> Any:
         """Give a field of the request."""
@@ -83,15 +88,15 @@ class Endpoint:
     """A function of the gateway, and the fields it takes."""
 
     shape: Shape
-    work: Callable[[Call], Json | Listing]
+    work: Callable[[Call], Answer]
 
 
 def takes(
     shape: Shape | None = None, /, **more: Any
-) -> Callable[[Callable[[Call], Json | Listing]], Endpoint]:
+) -> Callable[[Callable[[Call], Answer]], Endpoint]:
     """Make a function an endpoint that takes these fields, checked in this order."""
 
-    def made(work: Callable[[Call], Json | Listing]) -> Endpoint:
+    def made(work: Callable[[Call], Answer]) -> Endpoint:
         return Endpoint({**(shape or {}), **more}, work)
 
     return made

@@ -1,4 +1,4 @@
-"""MLflow's grammar of filters and orders: a text in, its clauses out, or MLflow's own refusal.
+"""MLflow's grammar of filters: a text in, its clauses out, or MLflow's own refusal.
 
 Read from sqlparse's tokens, as MLflow reads them, so that the two take the same texts. Sets in
 the texts of refusals are sorted, where MLflow's come as they fall.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import re
-import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -28,7 +27,7 @@ _LISTS = frozenset({"IN", "NOT IN"})
 _NUMBERS = frozenset({"=", "!=", "<", "<=", ">", ">="})
 _LITERALS = frozenset({kinds.Literal.Number.Integer, kinds.Literal.Number.Float})
 _FRACTION = kinds.Literal.Number.Float
-_ENTITIES = ("attribute", "tag", "tags")
+ENTITIES = ("attribute", "tag", "tags")
 _A_LIST = "While parsing a list in the query,"
 #: What may follow a backslash in a text of a list; before anything else it stands for itself.
 _ESCAPES = frozenset("\\'\"abfnrtvxuUN01234567\n")
@@ -148,13 +147,12 @@ def _field(text: str, grammar: Grammar) -> tuple[bool, str]:
     entity, dot, key = text.partition(".")
     if not dot:
         entity, key = "attribute", text
-    if entity not in _ENTITIES:
-        raise invalid(f"Invalid entity type '{entity}'. Valid entity types are {_ENTITIES}")
+    if entity not in ENTITIES:
+        raise invalid(f"Invalid entity type '{entity}'. Valid entity types are {ENTITIES}")
     if entity == "attribute" and key not in grammar.attributes:
-        raise invalid(
-            f"Invalid attribute key '{key}' specified. Valid keys are '{_set(grammar.attributes)}'"
-        )
-    return entity != "attribute", _without(_without(key, "'\""), "`")
+        known = set_of(grammar.attributes)
+        raise invalid(f"Invalid attribute key '{key}' specified. Valid keys are '{known}'")
+    return entity != "attribute", without(without(key, "'\""), "`")
 
 
 def _value(key: str, token: Any, grammar: Grammar) -> Value:
@@ -172,7 +170,7 @@ def _value(key: str, token: Any, grammar: Grammar) -> Value:
     if grammar.numeric and token.ttype in _LITERALS:
         if key not in grammar.numeric:
             raise invalid(
-                f"Only the '{_set(grammar.numeric)}' attributes support comparison with numeric "
+                f"Only the '{set_of(grammar.numeric)}' attributes support comparison with numeric "
                 "values."
             )
         return _number(token.value, key, of=float if token.ttype is _FRACTION else int)
@@ -199,7 +197,7 @@ def _text(token: Any) -> str | None:
     if token.ttype is not kinds.Literal.String.Single and not isinstance(token, sql.Identifier):
         return None
     text: str = token.value
-    inner = _without(text, "'\"")
+    inner = without(text, "'\"")
     if inner is text:
         raise invalid(
             "Parameter value is either not quoted or unidentified quote types used for string "
@@ -208,7 +206,8 @@ def _text(token: Any) -> str | None:
     return inner
 
 
-def _without(text: str, marks: str) -> str:
+def without(text: str, marks: str) -> str:
+    """Return a text without the marks around it, if it stands between two of one kind."""
     for mark in marks:
         if len(text) >= 2 and text.startswith(mark) and text.endswith(mark):  # noqa: PLR2004
             return text[1:-1]
@@ -262,81 +261,6 @@ def _checked(clause: Clause, grammar: Grammar) -> Clause:
     return clause
 
 
-def read_order(text: str) -> tuple[str, bool]:
-    """Return what one clause of an order names, as it is written, and whether it ascends."""
-    name = _ordered(text)
-    try:
-        words = shlex.split(name.replace("`", '"'))
-    except ValueError:
-        raise _unreadable(text) from None
-    if len(words) == 2:  # noqa: PLR2004  # a field and a direction
-        direction = words[1].lower()
-        if direction not in ("asc", "desc"):
-            raise invalid(f"Invalid ordering key in order_by clause '{text}'.")
-        return words[0].strip(), direction == "asc"
-    if len(words) > 2:  # noqa: PLR2004
-        raise _unreadable(text)
-    return name.strip(), True
-
-
-def _ordered(text: str) -> str:
-    try:
-        statements = sqlparse.parse(text)
-    except Exception:  # noqa: BLE001  # as of a filter
-        raise invalid(f"Error on parsing order_by clause '{text}'") from None
-    if len(statements) != 1:
-        raise _unreadable(text)
-    first, *rest = statements[0].tokens
-    if not rest and isinstance(first, sql.Identifier):
-        name: str = first.value
-        return name
-    # A type's name to sqlparse, and so no identifier.
-    if first.match(kinds.Name.Builtin, ["timestamp"]):
-        if not rest:
-            return "timestamp"
-        if rest[-1].ttype is kinds.Keyword.Order and all(t.is_whitespace for t in rest[:-1]):
-            return f"timestamp {rest[-1].value}"
-    raise _unreadable(text)
-
-
-def _unreadable(text: str) -> Exception:
-    return invalid(f"Invalid order_by clause '{text}'. Could not be parsed.")
-
-
-def model_order(text: str) -> tuple[str, bool]:
-    """Return the field that one clause orders models by, and whether it ascends."""
-    name, ascending = read_order(text)
-    if name == "timestamp":
-        name = "last_updated_timestamp"
-    if name not in ("name", "last_updated_timestamp"):
-        raise invalid(
-            f"Invalid order by key '{name}' specified. Valid keys are '{{'name', 'timestamp'}}'"
-        )
-    return name, ascending
-
-
-_VERSION_ORDERS = ("creation_timestamp", "last_updated_timestamp", "name", "version_number")
-
-
-def version_order(text: str) -> tuple[str, bool]:
-    """Return the field that one clause orders versions by, and whether it ascends."""
-    name, ascending = read_order(text)
-    entity, dot, key = name.partition(".")
-    if not dot:
-        entity, key = "attribute", name
-    if entity not in _ENTITIES:
-        raise invalid(f"Invalid entity type '{entity}'. Valid entity types are {_ENTITIES}")
-    key = _without(_without(key, "'\""), "`")
-    # Even of a tag: MLflow orders by the attribute of that name.
-    if key not in _VERSION_ORDERS:
-        told = (
-            f"Invalid attribute key '{key}' specified. Valid keys are '{_set(_VERSION_ORDERS)}'"
-            if entity == "attribute"
-            else f"Invalid order by key '{key}' specified. Valid keys are {_set(_VERSION_ORDERS)}"
-        )
-        raise invalid(told)
-    return key, ascending
-
-
-def _set(names: Collection[str]) -> str:
+def set_of(names: Collection[str]) -> str:
+    """Show names as Python shows a set."""
     return f"{{{', '.join(map(repr, sorted(names)))}}}"

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from stagewire.gateway import clauses
+from stagewire.gateway import clauses, orders
 from stagewire.gateway.errors import MlflowError, invalid
 
 if TYPE_CHECKING:
@@ -70,11 +70,11 @@ class _Search:
     ties: Mapping[str, bool]
 
 
-_MODELS = _Search(clauses.MODELS, _HIDDEN_MODELS, clauses.model_order, {"name": True})
+_MODELS = _Search(clauses.MODELS, _HIDDEN_MODELS, orders.model_order, {"name": True})
 _VERSIONS = _Search(
     clauses.VERSIONS,
     _HIDDEN_VERSIONS,
-    clauses.version_order,
+    orders.version_order,
     {"name": True, "version_number": False},
 )
 

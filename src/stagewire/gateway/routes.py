@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from stagewire.gateway import models, searches, versions, workspaces
+from stagewire.gateway import downloads, models, searches, versions, workspaces
 
 if TYPE_CHECKING:
     from stagewire.gateway.calls import Endpoint
@@ -20,6 +20,8 @@ MLFLOW = (
     "/api/2.0/preview/mlflow",
     "/ajax-api/2.0/preview/mlflow",
 )
+#: Of those pages, what a browser fetches by itself.
+WEB = ("",)
 SERVER = ("/api/3.0/mlflow", "/ajax-api/3.0/mlflow")
 
 
@@ -58,6 +60,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/model-versions/get-download-uri", versions.download_uri),
     Route("POST", "/model-versions/set-tag", versions.set_tag),
     Route("DELETE", "/model-versions/delete-tag", versions.delete_tag),
+    Route("GET", "/model-versions/get-artifact", downloads.artifact, WEB),
     Route("GET", "/server-info", workspaces.server_info, SERVER, in_workspace=False),
     Route("GET", "/workspaces", workspaces.list_, SERVER, in_workspace=False),
     Route("GET", "/workspaces/{workspace_name}", workspaces.get, SERVER, in_workspace=False),

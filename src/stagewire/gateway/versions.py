@@ -81,12 +81,11 @@ def _refuse_prompt(call: Call, source: str, named: str) -> None:
 
 def _find_logged_model(call: Call, wanted: pb.ModelVersion) -> None:
     """Fill in where a logged model's files are, if somebody can be asked."""
-    if call.logged_model is None or not wanted.source.startswith(_LOGGED_MODEL):
+    if call.upstream is None or not wanted.source.startswith(_LOGGED_MODEL):
         return
-    found = call.logged_model(wanted.source.removeprefix("models:/"), call.headers)
-    if found is not None:
-        wanted.storage_uri = found.artifact_location
-        wanted.lineage.run_id = wanted.lineage.run_id or found.run_id
+    found = call.upstream.logged_model(wanted.source.removeprefix("models:/"), call.headers)
+    wanted.storage_uri = found.artifact_location
+    wanted.lineage.run_id = wanted.lineage.run_id or found.run_id
 
 
 def _of_sources(call: Call, source: str, named: str) -> dict[str, errors.MlflowError]:
@@ -127,17 +126,18 @@ def _of_named_source(call: Call, source: str, named: str) -> dict[str, errors.Ml
 @takes(_VERSION)
 def get(call: Call) -> Json:
     """Show a version with its metrics."""
-    return {"model_version": answers.model_version(call, _found(call, with_metrics=True))}
+    return {"model_version": answers.model_version(call, find(call, with_metrics=True))}
 
 
 @takes(name=TEXT, version=TEXT)
 def download_uri(call: Call) -> Json:
     """Say where a version's files are."""
-    found = _found(call)
+    found = find(call)
     return {"artifact_uri": found.storage_uri or found.source}
 
 
-def _found(call: Call, *, with_metrics: bool = False) -> pb.ModelVersion:
+def find(call: Call, *, with_metrics: bool = False) -> pb.ModelVersion:
+    """Return the version that a request names."""
     name, number = _addressed(call)
     request = pb.GetModelVersionRequest(model=name, version=number, include_metrics=with_metrics)
     with saying(errors.of_version(name, number)):

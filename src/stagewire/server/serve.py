@@ -19,6 +19,7 @@ from grpc_reflection.v1alpha import reflection
 from stagewire import pb
 from stagewire.gateway.app import Gateway
 from stagewire.gateway.listener import Listener
+from stagewire.gateway.upstream import Upstream
 from stagewire.server import interceptors, logging, servicers
 from stagewire.server.watches import Pace, Watches
 from stagewire.service.hot import HotReads
@@ -117,11 +118,15 @@ class Server:
         self.health = health.aio.HealthServicer()
         self.server = grpc.aio.server(options=GRPC_OPTIONS)
         self._add_services()
+        upstream = Upstream(uri) if (uri := settings.upstream_tracking_uri) else None
+        if upstream is not None:
+            self._stack.push_async_callback(upstream.close)
         self.gateway = Gateway(
             self.registry,
             self.pool,
             self.admission,
             slow_seconds=settings.slow_consumer_seconds,
+            upstream=upstream,
         )
         self._listen()
         self._listen_http()
