@@ -58,6 +58,7 @@ class ServerProcess:
         self._environment = {
             **os.environ,
             "STAGEWIRE_LOG_LEVEL": "warning",
+            "STAGEWIRE_HTTP_ADDRESS": "127.0.0.1:0",
             **{f"STAGEWIRE_{name.upper()}": str(value) for name, value in settings.items()},
         }
         self._process: subprocess.Popen[bytes] | None = None
