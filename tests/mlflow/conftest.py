@@ -66,7 +66,12 @@ def start_stagewire(
 @pytest.fixture(scope="session", params=["sqlite", "postgresql"])
 def stagewire(request: pytest.FixtureRequest, start_stagewire: StartStagewire) -> Stagewire:
     """Serve a registry on each database in turn, once a session."""
-    return start_stagewire(request.param)
+    return start_stagewire(
+        request.param,
+        # The laws' receivers of webhooks are on this host.
+        webhook_allowed_schemes='["http", "https"]',
+        webhook_allow_private_addresses=True,
+    )
 
 
 @pytest.fixture(scope="session")

@@ -166,6 +166,8 @@ class MlflowServer(Process):
             MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false",
             MLFLOW_WEBHOOK_ALLOWED_SCHEMES="http,https",
             MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS="true",
+            # Else a new webhook may hear nothing for a minute.
+            MLFLOW_WEBHOOK_CACHE_TTL="0",
         )
         self.url = f"http://127.0.0.1:{port}"
         self.folder = folder
