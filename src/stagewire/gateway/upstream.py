@@ -152,13 +152,12 @@ class Upstream:
         source = f"models:/{model_id}"
         try:
             answer = self.ask(f"/api/2.0/mlflow/logged-models/{quote(model_id, safe='')}", headers)
-            info = answer["model"]["info"]
-            found = LoggedModel(info["artifact_uri"], info.get("source_run_id") or "")
         except MlflowError as error:
             raise MlflowError(error.code, _unfetched(source, error.message)) from None
-        except (KeyError, TypeError):
-            raise invalid(_unfetched(source, f"{SETTING} does not say where it is.")) from None
-        return found
+        match answer:
+            case {"model": {"info": {"artifact_uri": str(uri), **more}}} if uri:
+                return LoggedModel(uri, str(more.get("source_run_id") or ""))
+        raise invalid(_unfetched(source, f"{SETTING} does not say where it is."))
 
     def ask(self, path: str, headers: Mapping[str, str]) -> Any:
         """Get a document of the tracking server's, with the caller's credentials.
