@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -44,7 +45,7 @@ def create(api: Api, **more: Any) -> httpx.Response:
     return api.http.post(
         "/api/2.0/mlflow/model-versions/create",
         json={"name": "churn", "source": "models:/m-1", "model_id": "m-1", **more},
-        headers={"authorization": "Bearer mine"},
+        headers={"authorization": "Bearer mine", "x-name": "Jörg".encode("latin-1")},
     )
 
 
@@ -65,6 +66,7 @@ def test_a_logged_models_files_and_run_are_found(api: Api, tracking: Tracking) -
     (asked,) = tracking.asked
     headers = dict(asked["headers"])
     assert headers[b"authorization"] == b"Bearer mine"
+    assert headers[b"x-name"] == "Jörg".encode("latin-1")
     assert headers[b"host"].decode() == tracking.url.removeprefix("http://")
     assert b"content-length" not in headers
     assert b"content-type" not in headers
@@ -109,6 +111,21 @@ def test_a_logged_model_that_is_not_found_makes_no_version(
         },
     )
     assert api.get("model-versions/search") == {}
+
+
+@pytest.mark.parametrize("source", ["models:/m-\ud800", "models:/m-é/../x", "models:/m-1?x#y"])
+def test_a_logged_model_of_any_name_is_only_asked_for(
+    api: Api, tracking: Tracking, source: str
+) -> None:
+    body = json.dumps({"name": "churn", "source": source})
+    found = api.http.post(
+        "/api/2.0/mlflow/model-versions/create",
+        content=body,
+        headers={"content-type": "application/json"},
+    )
+    assert (found.status_code, found.json()["error_code"]) == (400, "INVALID_PARAMETER_VALUE")
+    start = "/api/2.0/mlflow/logged-models/m-"
+    assert all(t.startswith(start) and t.count("/") == 5 for t in targets(tracking))
 
 
 def test_a_tracking_server_that_is_down_is_no_mistake_of_the_callers(sqlite_url: str) -> None:

@@ -100,8 +100,8 @@ def test_a_key_that_is_empty_is_nobodys(filled: Registry) -> None:
 def test_what_only_the_registry_reads_is_found_as_well(filled: Registry) -> None:
     factories.promote(filled, 2, name="a_b")
     factories.alias(filled, 3, name="a_b")
-    assert numbers(filled, "stage = 'Production' OR alias = 'champion'") == [3, 2]
-    assert numbers(filled, "NOT (stage = 'Production')") == [3, 1]
+    assert sorted(numbers(filled, "stage = 'Production' OR alias = 'champion'")) == [2, 3]
+    assert sorted(numbers(filled, "NOT (stage = 'Production')")) == [1, 3]
     assert numbers(filled, "status = 'READY' AND tags.team IS NULL") == [1]
     assert models(filled, "  ") == ["aXb", "a\\b", "a_b"]
     assert models(filled, "", "create_time desc") == ["a\\b", "aXb", "a_b"]

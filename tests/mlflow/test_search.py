@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import re
 import subprocess
@@ -23,14 +22,11 @@ from stagewire.service.registry import Registry
 from stagewire.store import upgrades
 from stagewire.store.opening import open_database
 from tests import factories
+from tests.mlflow.processes import mlflow_python
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = pytest.mark.mlflow
-
-#: An interpreter that has the newest MLflow.
-PYTHON = os.environ.get("STAGEWIRE_MLFLOW_PYTHON", "python3")
 PROMPT = "mlflow.prompt.is_prompt"
 
 NAMES = ["a", "A", "ab", "a_b", "aXb", "a%b", "a\\b", "it's", 'q"t', "日本", "é", "b c", "`b`"]
@@ -47,7 +43,7 @@ class Mlflow:
         script = Path(__file__).with_name("answering.py")
         self.log = (folder / "mlflow.log").open("w")
         self.process = subprocess.Popen(
-            [PYTHON, script, folder],
+            [mlflow_python("3"), script, folder],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.log,

@@ -168,13 +168,14 @@ class Upstream:
             "GET",
             self._url,
             headers=[
-                (name, value)
+                # As they came: bytes, whatever their letters.
+                (name.encode("latin-1"), value.encode("latin-1"))
                 for name, value in headers.items()
                 if name.encode() not in _HOP_BY_HOP
                 and name not in _OF_CONTENT
                 and not name.startswith(("content-", "if-"))
             ]
-            + [("accept-encoding", "identity")],
+            + [(b"accept-encoding", b"identity")],
             extensions=_extensions(self._prefix + path.encode(), _ASK_SECONDS),
         )
         try:
