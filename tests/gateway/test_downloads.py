@@ -45,7 +45,7 @@ def create(api: Api, **more: Any) -> httpx.Response:
     return api.http.post(
         "/api/2.0/mlflow/model-versions/create",
         json={"name": "churn", "source": "models:/m-1", "model_id": "m-1", **more},
-        headers={"authorization": "Bearer mine", "x-name": "Jörg".encode("latin-1")},
+        headers={b"authorization": b"Bearer mine", b"x-name": "Jörg".encode("latin-1")},
     )
 
 
