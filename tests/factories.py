@@ -115,6 +115,14 @@ def delete_version(
     return registry.DeleteModelVersion(request, ANONYMOUS).version
 
 
+def webhook(
+    registry: Registry, *events: str, url: str = "https://hooks.example/in", **fields: Any
+) -> pb.Webhook:
+    """Create a webhook, for everything unless events are named."""
+    wanted = pb.Webhook(name="ci", url=url, events=events or ["*"], **fields)
+    return registry.CreateWebhook(pb.CreateWebhookRequest(webhook=wanted), ANONYMOUS).webhook
+
+
 def hand_out_sessions(registry: Registry, count: int = 10) -> None:
     """Have sessions up to this one handed out, as if so many streams had been opened."""
     registry.database.next_sessions(count)

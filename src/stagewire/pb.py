@@ -9,3 +9,4 @@ from modelregistry.v1.namespace_service_pb2 import *
 from modelregistry.v1.registry_service_pb2 import *
 from modelregistry.v1.stage_service_pb2 import *
 from modelregistry.v1.watch_service_pb2 import *
+from modelregistry.v1.webhook_service_pb2 import *

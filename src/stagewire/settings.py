@@ -102,6 +102,48 @@ class Settings(BaseSettings):
     stop_seconds: float = Field(
         default=15.0, ge=0, description="running calls may take so long at shutdown"
     )
+    secrets_key_file: str = Field(
+        default="",
+        description="keys that secrets of webhooks are encrypted with, one a line: the first "
+        "encrypts, all decrypt; beside an SQLite file one is made",
+    )
+    webhook_allowed_schemes: list[str] = Field(
+        default=["https"], description="schemes that URLs of webhooks may have"
+    )
+    webhook_allow_private_addresses: bool = Field(
+        default=False,
+        description="let webhooks lead into private networks, and to this host; whoever may "
+        "create one can then reach them",
+    )
+    webhook_timeout_seconds: float = Field(
+        default=10.0, gt=0, description="a webhook's receiver must answer within this"
+    )
+    webhook_retry_seconds: float = Field(
+        default=1.0,
+        gt=0,
+        description="the longest pause after a first failed delivery; doubled each time",
+    )
+    webhook_retry_most_seconds: float = Field(
+        default=600.0, gt=0, description="the longest pause between attempts at a delivery"
+    )
+    webhook_give_up_seconds: float = Field(
+        default=259_200.0,
+        ge=0,
+        description="a delivery is dead, and the next one's turn, when nothing got through for so "
+        "long",
+    )
+    webhook_senders: int = Field(default=64, ge=1, description="deliveries under way at once")
+    webhook_history: int = Field(
+        default=10_000, ge=1, description="deliveries of a webhook that are kept"
+    )
+    webhook_lease_seconds: float = Field(
+        default=30.0,
+        gt=0,
+        description="another server takes over the webhooks of one that was killed after so long",
+    )
+    webhook_poll_seconds: float = Field(
+        default=5.0, gt=0, description="webhooks look at the log so often whatever wakes them"
+    )
 
     @field_validator("upstream_tracking_uri")
     @classmethod

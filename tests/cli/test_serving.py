@@ -38,9 +38,11 @@ def test_a_wrong_variable_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) ->
     assert "STAGEWIRE_POOL_THREADS" in ran.err
 
 
-def test_every_setting_is_an_option(run: Run) -> None:
+def test_every_setting_is_an_option(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     from stagewire.settings import Settings
 
+    # Wide enough for the longest name, which a narrow terminal cuts off.
+    monkeypatch.setenv("COLUMNS", "160")
     said = run("serve --help").out
 
     for name in Settings.model_fields:

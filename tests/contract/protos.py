@@ -22,6 +22,7 @@ from modelregistry.v1 import (
     registry_service_pb2,
     stage_service_pb2,
     watch_service_pb2,
+    webhook_service_pb2,
 )
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ FILES: list[FileDescriptor] = [
         registry_service_pb2,
         stage_service_pb2,
         watch_service_pb2,
+        webhook_service_pb2,
     )
 ]
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from stagewire import pb
+from stagewire.hooks import HookRules, Vault
 from stagewire.service.callers import ANONYMOUS
 from stagewire.service.cursors import Cursor
 from tests.factories import (
@@ -18,12 +19,15 @@ from tests.factories import (
     model,
     numbered,
     promote,
+    sql,
     stage,
     version,
+    webhook,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     from google.protobuf.message import Message
 
@@ -151,6 +155,38 @@ def test_every_field_of_a_deployment_is_set(registry: Registry) -> None:
     assert unset(page.deployments) == {"silent"}
 
 
+def test_every_field_of_a_webhook_and_its_deliveries_is_set(
+    registry: Registry, database_url: str, tmp_path: Path
+) -> None:
+    registry.hooks = HookRules(Vault(tmp_path / "keys", makes=True))
+    made = webhook(registry, description="d", models=["churn"], secret="hidden")
+    prefixed = webhook(registry, model_prefix="ch")
+    sql(
+        database_url,
+        "UPDATE webhook_cursors SET attempts = 1, failing_since_time = 1, next_attempt_time = 1, "
+        "error = 'status', delivered_revision = 1, delivered_time = 1, missed_revisions = 1, "
+        "last_missed_revision = 1, revision = 1",
+    )
+    sql(
+        database_url,
+        "INSERT INTO webhook_deliveries VALUES ('d', :hook, 1, 1, 'e', :dead, 1, 500, 'status', "
+        "1, 1, 1, 2)",
+        hook=made.id,
+        dead=pb.DELIVERY_STATUS_DEAD,
+    )
+
+    got = [
+        registry.GetWebhook(pb.GetWebhookRequest(id=hook.id), ANONYMOUS).webhook
+        for hook in (made, prefixed)
+    ]
+    page = registry.ListDeliveries(pb.ListDeliveriesRequest(id=made.id), ANONYMOUS)
+
+    # A secret is never answered.
+    assert unset(got) == {"secret"}
+    assert unset(hook.progress for hook in got) == set()
+    assert unset(page.deliveries) == set()
+
+
 def test_every_field_of_a_tenure_is_set(registry: Registry) -> None:
     model(registry)
     version(registry)
@@ -172,7 +208,9 @@ def test_every_field_of_an_event_and_its_records_is_set(registry: Registry) -> N
     registry.SetModelTags(
         pb.SetModelTagsRequest(model="churn", tags={"note": "long" * 300}), ANONYMOUS
     )
+    registry.DeleteModelTags(pb.DeleteModelTagsRequest(model="churn", keys=["note"]), ANONYMOUS)
     registry.RenameModel(pb.RenameModelRequest(model="churn", new_name="leavers"), ANONYMOUS)
+    webhook(registry)
 
     log = registry.ListEvents(pb.ListEventsRequest(), ANONYMOUS).events
     records: list[Any] = [r for e in log for r in e.payload.records]

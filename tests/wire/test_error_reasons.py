@@ -458,6 +458,54 @@ def _(scene: Scene) -> None:
     scene.client.registry.GetModel(pb.GetModelRequest(model="churn"))
 
 
+def create_webhook(client: Client, url: str = "https://203.0.113.9/", **fields: Any) -> str:
+    wanted = pb.Webhook(name="ci", url=url, events=["*"], **fields)
+    return client.webhooks.CreateWebhook(pb.CreateWebhookRequest(webhook=wanted)).webhook.id
+
+
+#: Where deliveries of a test may lead.
+NEAR: dict[str, Any] = {
+    "webhook_allowed_schemes": ["http", "https"],
+    "webhook_allow_private_addresses": True,
+}
+
+
+@case("WEBHOOK_ADDRESS_REFUSED")
+def _(scene: Scene) -> None:
+    create_webhook(scene.client, "https://127.0.0.1/hook")
+
+
+@case("WEBHOOK_NOT_FOUND")
+def _(scene: Scene) -> None:
+    client = scene.connect(scene.serve(**NEAR))
+    id_ = create_webhook(client)
+    client.webhooks.DeleteWebhook(pb.DeleteWebhookRequest(id=id_))
+    client.webhooks.GetWebhook(pb.GetWebhookRequest(id=id_))
+
+
+@case("DELIVERY_NOT_FOUND")
+def _(scene: Scene) -> None:
+    client = scene.connect(scene.serve(**NEAR))
+    request = pb.RedeliverWebhookRequest(id=create_webhook(client), delivery_id="ghost")
+    client.webhooks.RedeliverWebhook(request)
+
+
+@case("WEBHOOK_DISABLED")
+def _(scene: Scene) -> None:
+    client = scene.connect(scene.serve(**NEAR))
+    id_ = create_webhook(client, status=pb.WEBHOOK_STATUS_DISABLED)
+    request = pb.RedeliverWebhookRequest(id=id_, dead_since_revision=1)
+    client.webhooks.RedeliverWebhook(request)
+
+
+@case("SECRETS_KEY_MISSING")
+def _(scene: Scene) -> None:
+    # A file beside an SQLite file's would be made; a database that servers share has none.
+    url = scene.request.getfixturevalue("postgres_url")
+    client = scene.connect(scene.serve(url, **NEAR))
+    create_webhook(client, secret="hidden")
+
+
 def cursor_of(client: Client) -> bytes:
     """Take the cursor of a snapshot."""
     with Stream(client) as stream:

@@ -6,6 +6,8 @@ from stagewire.cli import wording
 
 def subject(change: pb.Change) -> str:
     """Name the resource that changed."""
+    if change.HasField("webhook_state"):
+        return f"webhook {change.webhook_state.name}"
     if change.stage:
         return f"stage {change.stage}"
     if change.version:

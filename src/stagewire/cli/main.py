@@ -75,6 +75,7 @@ CONTENTS: dict[str, Entry] = {
     "agent": Entry("agents", "Keep a target running what a stage says.", _RUNNING),
     "deployment": Entry("deployments", "See what agents run against what is desired.", _RUNNING),
     "event": Entry("events", "List who did what, when and why.", _RUNNING),
+    "webhook": Entry("webhooks", "Have events posted to a URL; see what became of them.", _RUNNING),
     "head": Entry("logs", "Show where the log stands: its identity and newest revision.", _RUNNING),
     "verify-log": Entry(
         "logs",

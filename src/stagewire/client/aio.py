@@ -14,6 +14,7 @@ from modelregistry.v1.namespace_service_pb2_grpc import NamespaceServiceStub
 from modelregistry.v1.registry_service_pb2_grpc import RegistryServiceStub
 from modelregistry.v1.stage_service_pb2_grpc import StageServiceStub
 from modelregistry.v1.watch_service_pb2_grpc import WatchServiceStub
+from modelregistry.v1.webhook_service_pb2_grpc import WebhookServiceStub
 
 from stagewire import pb
 from stagewire.client import channels, errors, interceptors, requests
@@ -72,6 +73,7 @@ class AsyncClient:
         self.metrics = MetricsServiceStub(channel)
         self.deployments = DeploymentServiceStub(channel)
         self.audit = AuditServiceStub(channel)
+        self.webhooks = WebhookServiceStub(channel)
         self.watches = WatchServiceStub(channel)
 
     async def __aenter__(self) -> Self:

@@ -14,6 +14,7 @@ from modelregistry.v1.namespace_service_pb2_grpc import NamespaceServiceStub
 from modelregistry.v1.registry_service_pb2_grpc import RegistryServiceStub
 from modelregistry.v1.stage_service_pb2_grpc import StageServiceStub
 from modelregistry.v1.watch_service_pb2_grpc import WatchServiceStub
+from modelregistry.v1.webhook_service_pb2_grpc import WebhookServiceStub
 
 from stagewire import pb
 from stagewire.client import channels, errors, interceptors, requests
@@ -32,9 +33,9 @@ if TYPE_CHECKING:
 class Client:
     """One connection to a registry, for any number of threads.
 
-    `registry`, `namespaces`, `stages`, `metrics`, `deployments`, `audit` and `watches` are the
-    generated stubs: every unary call takes the contract's request and returns its answer, or
-    raises a `StagewireError`. Left unset, `namespace` and `request_id` are filled, reads never
+    `registry`, `namespaces`, `stages`, `metrics`, `deployments`, `audit`, `webhooks` and
+    `watches` are the generated stubs: every unary call takes the contract's request and returns
+    its answer, or raises a `StagewireError`. Left unset, `namespace` and `request_id` are filled, reads never
     answer with less than this client has seen, and a call ends after `timeout_seconds`. Streams
     are begun with `watch`, which resumes them; `watches.Watch` itself is the bare call.
 
@@ -79,6 +80,7 @@ class Client:
         self.metrics = MetricsServiceStub(channel)
         self.deployments = DeploymentServiceStub(channel)
         self.audit = AuditServiceStub(channel)
+        self.webhooks = WebhookServiceStub(channel)
         self.watches = WatchServiceStub(channel)
 
     def __enter__(self) -> Self:

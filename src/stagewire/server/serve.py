@@ -7,7 +7,9 @@ import contextlib
 import gc
 import signal
 import sys
+import uuid
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -20,8 +22,13 @@ from stagewire import pb
 from stagewire.gateway.app import Gateway
 from stagewire.gateway.listener import Listener
 from stagewire.gateway.upstream import Upstream
+from stagewire.hooks import HookRules, Vault
 from stagewire.server import interceptors, logging, servicers
+from stagewire.server.addresses import CheckedNetwork, refuse_host
+from stagewire.server.deliveries import Deliverer, DeliveryPace
+from stagewire.server.posting import Post
 from stagewire.server.watches import Pace, Watches
+from stagewire.service.deliveries import Book
 from stagewire.service.hot import HotReads
 from stagewire.service.registry import Registry
 from stagewire.service.snapshots import Snapshots
@@ -85,7 +92,7 @@ class Server:
         self.stream_pool = ThreadPoolExecutor(8, thread_name_prefix="streams")
         self._stack.callback(self.stream_pool.shutdown, wait=True)
         sources = Sources(settings.source_policy, tuple(settings.source_roots))
-        self.registry = Registry(self.database, sources=sources)
+        self.registry = Registry(self.database, sources=sources, hooks=hook_rules(settings))
         await loop.run_in_executor(self.pool, self.registry.bootstrap)
         self.tail = Tail(
             self.database,
@@ -101,6 +108,7 @@ class Server:
         )
         self._stack.callback(self.tail.close)
         self.hot = HotReads(self.tail, most_bytes=settings.hot_bytes)
+        self._prepare_deliveries()
         await self.tail.start()
         self.watches = Watches(
             self.tail,
@@ -139,7 +147,40 @@ class Server:
             asyncio.create_task(self.tail.run()),
             asyncio.create_task(self.tail.guard()),
             asyncio.create_task(self._tidy()),
+            asyncio.create_task(self.deliverer.run()),
         ]
+
+    def _prepare_deliveries(self) -> None:
+        settings = self.settings
+        pool = ThreadPoolExecutor(4, thread_name_prefix="webhooks")
+        self._stack.callback(pool.shutdown, wait=True)
+        lease = max(settings.webhook_lease_seconds, 3 * settings.webhook_timeout_seconds)
+        network = CheckedNetwork(allows_private=settings.webhook_allow_private_addresses)
+        self.deliverer = Deliverer(
+            Book(
+                self.registry.database,
+                uuid.uuid4().hex,
+                lease_seconds=lease,
+                kept=settings.webhook_history,
+            ),
+            Post(
+                self.registry.hooks.vault,
+                timeout_seconds=settings.webhook_timeout_seconds,
+                most=settings.webhook_senders,
+                network=network,
+            ),
+            pool,
+            pace=DeliveryPace(
+                timeout=settings.webhook_timeout_seconds,
+                retry=settings.webhook_retry_seconds,
+                retry_most=settings.webhook_retry_most_seconds,
+                give_up=settings.webhook_give_up_seconds,
+                lease=lease,
+                poll=settings.webhook_poll_seconds,
+            ),
+        )
+        self.registry.post = self.deliverer.deliver_once
+        self.tail.listeners.append(self.deliverer.wake)
 
     def _add_services(self) -> None:
         names = [reflection.SERVICE_NAME, health.SERVICE_NAME]
@@ -217,6 +258,7 @@ class Server:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.deliverer.stop()
         await self._stack.aclose()
 
     async def _stop_http(self) -> None:
@@ -236,6 +278,22 @@ def open_for_serving(settings: Settings) -> Database:
         listens=settings.listen,
         trusts_storage=settings.trust_storage,
     )
+
+
+def hook_rules(settings: Settings) -> HookRules:
+    """Say what webhooks are held to. Raises StartRefusal for a file of keys that is none."""
+    url = parse_url(settings.database_url)
+    path = Path(settings.secrets_key_file) if settings.secrets_key_file else None
+    embedded = path is None and url.get_backend_name() == "sqlite"
+    vault = Vault(Path(f"{url.database}.key") if embedded else path, makes=embedded)
+    try:
+        vault.check()
+    except (OSError, ValueError) as error:
+        raise StartRefusal(str(error)) from error
+    schemes = tuple(scheme.lower() for scheme in settings.webhook_allowed_schemes)
+    if settings.webhook_allow_private_addresses:
+        return HookRules(vault, schemes)
+    return HookRules(vault, schemes, refuse_host)
 
 
 def watch_handler(watches: Watches) -> grpc.RpcMethodHandler[Any, Any]:

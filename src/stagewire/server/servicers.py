@@ -19,6 +19,7 @@ from modelregistry.v1 import (
     registry_service_pb2,
     stage_service_pb2,
     watch_service_pb2,
+    webhook_service_pb2,
 )
 
 from stagewire import errors
@@ -43,6 +44,7 @@ SERVICES: tuple[ServiceDescriptor, ...] = tuple(
         watch_service_pb2,
         deployment_service_pb2,
         audit_service_pb2,
+        webhook_service_pb2,
     )
     for service in module.DESCRIPTOR.services_by_name.values()
 )

@@ -106,6 +106,27 @@ def record_version(
     _record(tx, change, before=before, after=after)
 
 
+def record_webhook(tx: Tx, kind: pb.ChangeKind.ValueType, state: pb.Webhook) -> None:
+    """Record a change of a webhook, whose state holds no secret and no path of its URL."""
+    found = keys(state.namespace)
+    gone = kind == pb.CHANGE_KIND_WEBHOOK_DELETED
+    new = kind == pb.CHANGE_KIND_WEBHOOK_CREATED
+    change = pb.Change(
+        kind=kind,
+        delivery=pb.CHANGE_DELIVERY_FULL,
+        namespace=state.namespace,
+        webhook_id=state.id,
+        webhook_state=state,
+    )
+    _record(tx, change, before=None if new else found, after=None if gone else found)
+
+
+def name_tags(tx: Tx, *, set_: Iterable[str] = (), deleted: Iterable[str] = ()) -> None:
+    """Say which tags the change recorded last set or deleted: its state alone can't tell."""
+    tx.records[-1].set_tags.extend(sorted(set_))
+    tx.records[-1].deleted_tags.extend(sorted(set(deleted)))
+
+
 def _record(
     tx: Tx, change: pb.Change, *, before: pb.MatchKeys | None, after: pb.MatchKeys | None
 ) -> None:

@@ -76,7 +76,7 @@ class HotReads:
         self._tail = tail
         self._most_bytes = most_bytes
         self._shelf = _Shelf(most_bytes)
-        tail.on_entry = self._drop
+        tail.listeners.append(self._drop)
         tail.on_break = self._shelf.clear
 
     def recall(self, method: str, request: Any) -> bytes | None:

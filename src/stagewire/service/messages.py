@@ -169,6 +169,65 @@ def tenure(row: Any) -> pb.StageTenure:
     )
 
 
+def webhook(tx: Tx, row: Any) -> pb.Webhook:
+    """Map a webhook, without its secret and without how far it is."""
+    message = pb.Webhook(
+        namespace=row.namespace,
+        id=row.id,
+        name=row.name,
+        description=row.description,
+        url=row.url,
+        events=json.loads(row.events),
+        format=row.format,
+        status=row.status,
+        models=json.loads(row.models),
+        model_prefix=row.model_prefix,
+        signed=row.secret is not None,
+    )
+    _stamp(message, row, tx)
+    return message
+
+
+def progress(row: Any, *, head: int, dead_letters: int) -> pb.WebhookProgress:
+    """Map a webhook's place in the log, and what stands in its way."""
+    return pb.WebhookProgress(
+        revision=row.revision,
+        lag_revisions=max(0, head - row.revision),
+        delivered_revision=row.delivered_revision,
+        delivered_time=_maybe(row.delivered_time),
+        dead_letters=dead_letters,
+        failed_attempts=row.attempts,
+        failing_since_time=_maybe(row.failing_since_time),
+        next_attempt_time=_maybe(row.next_attempt_time),
+        error=row.error,
+        missed_revisions=row.missed_revisions,
+        last_missed_revision=row.last_missed_revision,
+    )
+
+
+def delivery(row: Any) -> pb.Delivery:
+    """Map what became of one event for one webhook."""
+    return pb.Delivery(
+        id=row.id,
+        webhook_id=row.webhook_id,
+        revision=row.revision,
+        index=row.place,
+        event=row.event,
+        status=row.status,
+        attempts=row.attempts,
+        response_status=row.response_status,
+        error=row.error,
+        create_time=timestamp(row.create_time),
+        attempt_time=_maybe(row.attempt_time),
+        next_attempt_time=_maybe(row.next_attempt_time),
+        until_revision=row.until_revision,
+    )
+
+
+def _maybe(time: int | None) -> Timestamp | None:
+    return None if time is None else timestamp(time)
+
+
 def fill(answer: Message, revision: int, commit_time: int) -> None:
     """Write this transaction's revision and time where they were left out of an answer."""
     moment = timestamp(commit_time)
@@ -177,12 +236,14 @@ def fill(answer: Message, revision: int, commit_time: int) -> None:
             continue
         items = [value] if hasattr(value, "ListFields") else value
         for item in items:
-            if isinstance(item, (pb.Namespace, pb.Stage, pb.Model, pb.ModelVersion)):
+            if isinstance(item, (pb.Namespace, pb.Stage, pb.Model, pb.ModelVersion, pb.Webhook)):
                 fill_resource(item, revision, moment)
 
 
 def fill_resource(
-    item: pb.Namespace | pb.Stage | pb.Model | pb.ModelVersion, revision: int, moment: Timestamp
+    item: pb.Namespace | pb.Stage | pb.Model | pb.ModelVersion | pb.Webhook,
+    revision: int,
+    moment: Timestamp,
 ) -> None:
     """Write a transaction's revision and time into one resource that it changed."""
     if not item.HasField("create_time"):

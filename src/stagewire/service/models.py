@@ -162,7 +162,9 @@ def set_tags(tx: Tx, request: pb.SetModelTagsRequest) -> pb.SetModelTagsResponse
         return pb.SetModelTagsResponse(model=messages.model(tx, row, present))
     _refuse_many_tags({**present, **wanted})
     _put_tags(tx, row.id, wanted)
-    return pb.SetModelTagsResponse(model=_changed(tx, row, {}))
+    state = _changed(tx, row, {})
+    history.name_tags(tx, set_=wanted)
+    return pb.SetModelTagsResponse(model=state)
 
 
 def delete_tags(tx: Tx, request: pb.DeleteModelTagsRequest) -> pb.DeleteModelTagsResponse:
@@ -174,7 +176,9 @@ def delete_tags(tx: Tx, request: pb.DeleteModelTagsRequest) -> pb.DeleteModelTag
         return pb.DeleteModelTagsResponse(model=messages.model(tx, row, present))
     for key in dict.fromkeys(doomed):
         tx.delete(schema.ModelTag, model_id=row.id, key=key)
-    return pb.DeleteModelTagsResponse(model=_changed(tx, row, {}))
+    state = _changed(tx, row, {})
+    history.name_tags(tx, deleted=doomed)
+    return pb.DeleteModelTagsResponse(model=state)
 
 
 def rename(tx: Tx, request: pb.RenameModelRequest) -> pb.RenameModelResponse:

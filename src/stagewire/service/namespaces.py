@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from stagewire import errors, pb
-from stagewire.service import history, messages
+from stagewire.service import history, messages, webhooks
 from stagewire.store import lookup, pages, schema
 from stagewire.store.transactions import Again
 
@@ -117,6 +117,7 @@ def delete(tx: Tx, request: pb.DeleteNamespaceRequest) -> pb.DeleteNamespaceResp
     state = messages.namespace(tx, row)
     for stage in lookup.stages(tx, row.name).values():
         history.record_stage(tx, pb.CHANGE_KIND_STAGE_DELETED, messages.stage(tx, stage))
+    webhooks.forget(tx, row.name)
     tx.delete(schema.Stage, namespace=row.name)
     tx.delete(schema.Name, namespace=row.name)
     tx.delete(schema.Namespace, name=row.name)

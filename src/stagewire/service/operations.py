@@ -23,7 +23,9 @@ from stagewire.store.database import deadline_passed
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from stagewire.hooks import HookRules
     from stagewire.service.callers import Caller
+    from stagewire.service.deliveries import Letter, Outcome
     from stagewire.sources import Sources
     from stagewire.store.database import Database
     from stagewire.store.transactions import Tx
@@ -42,10 +44,12 @@ _HEAD = sa.select(schema.LogHead.revision, schema.LogHead.commit_time)
 
 
 class Served(Protocol):
-    """What operations run on: a registry has a database, and says which sources it takes."""
+    """What operations run on: a registry has a database, and rules for sources and webhooks."""
 
     database: Database
     sources: Sources
+    hooks: HookRules
+    post: Callable[[Letter], Outcome]
 
 
 class _Answered(Exception):
@@ -106,10 +110,23 @@ class Read(Operation[Request, Answer]):
 
 
 class Write(Operation[Request, Answer]):
-    """Changes the registry: one use case, one transaction, at most one revision."""
+    """Changes the registry: one use case, one transaction, at most one revision.
+
+    `check` refuses what is to be held against the world outside, where no transaction waits.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[Tx, Request], Answer],
+        check: Callable[[HookRules, Request], None] | None = None,
+    ) -> None:
+        super().__init__(work)
+        self.check = check
 
     def run(self, registry: Served, request: Request, caller: Caller) -> Answer:
         """Run the use case to its commit, or answer from the stored one."""
+        if self.check is not None:
+            self.check(registry.hooks, request)
         request_id: str = getattr(request, "request_id", "")
         digest = _digest(request) if request_id else b""
 
@@ -132,6 +149,7 @@ class Write(Operation[Request, Answer]):
             tx.actor = caller.name
             tx.reason = getattr(request, "reason", "")
             tx.sources = registry.sources
+            tx.hooks = registry.hooks
             if request_id:
                 stored(tx)
                 if tx.postgresql:
@@ -180,6 +198,29 @@ class Write(Operation[Request, Answer]):
         answer.ParseFromString(row.answer)
         _complete(answer, row.revision, row.time)
         return answer
+
+
+class Visit(Operation[Request, Answer], Generic[Request, Answer]):
+    """Sends something that was read to somebody outside, and answers how that went."""
+
+    def __init__(
+        self,
+        write: Callable[[Tx, Request], Letter],
+        answer: Callable[[Outcome], Answer],
+    ) -> None:
+        self.write = write
+        self.answer = answer
+        self.name = ""
+
+    def run(self, registry: Served, request: Request, caller: Caller) -> Answer:
+        """Read what to send, send it with no transaction open, and answer."""
+
+        def work(tx: Tx) -> Letter:
+            tx.actor = caller.name
+            return self.write(tx, request)
+
+        letter = registry.database.read(work)
+        return self.answer(registry.post(letter))
 
 
 class Note(Operation[Request, Answer]):

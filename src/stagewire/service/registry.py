@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from stagewire.hooks import NO_HOOKS
 from stagewire.service import (
     aliases,
     audit,
+    deliveries,
     deployments,
     holdings,
     metrics,
@@ -20,16 +22,22 @@ from stagewire.service import (
     stages,
     transitions,
     versions,
+    webhooks,
 )
 from stagewire.service.batches import Batch as batch
 from stagewire.service.hot import Memory as memory
 from stagewire.service.operations import Note as note
 from stagewire.service.operations import Read as read
+from stagewire.service.operations import Visit as visit
 from stagewire.service.operations import Write as write
 from stagewire.service.operations import bootstrap, forget_old_requests
 from stagewire.sources import PERMISSIVE
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from stagewire.hooks import HookRules
+    from stagewire.service.deliveries import Letter, Outcome
     from stagewire.sources import Sources
     from stagewire.store.database import Database
 
@@ -91,10 +99,24 @@ class Registry:
     GetDeploymentStatus = read(deployments.status)
     ForgetAgent = note(reports.forget)
 
-    def __init__(self, database: Database, *, sources: Sources = PERMISSIVE) -> None:
-        """Serve from `database`, whose schema is up to date, taking versions from `sources`."""
+    CreateWebhook = write(webhooks.create, webhooks.check_new)
+    GetWebhook = read(webhooks.get)
+    ListWebhooks = read(webhooks.list_)
+    UpdateWebhook = write(webhooks.update, webhooks.check_changed)
+    DeleteWebhook = write(webhooks.delete)
+    TestWebhook = visit(deliveries.made_up, deliveries.tried)
+    ListDeliveries = read(webhooks.list_deliveries)
+    RedeliverWebhook = note(webhooks.redeliver)
+
+    def __init__(
+        self, database: Database, *, sources: Sources = PERMISSIVE, hooks: HookRules = NO_HOOKS
+    ) -> None:
+        """Serve from `database`, whose schema is up to date, under these rules."""
         self.database = database
         self.sources = sources
+        self.hooks = hooks
+        #: What carries a letter to its receiver and waits; the server sets it.
+        self.post: Callable[[Letter], Outcome] = deliveries.no_post
 
     def bootstrap(self) -> None:
         """Write the log's first event, the `default` namespace, unless it is there."""

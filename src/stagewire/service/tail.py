@@ -267,7 +267,8 @@ class Tail:
         self.lapses = 0
         self.healthy = asyncio.Event()
         self.on_health: Callable[[bool], None] = lambda _healthy: None
-        self.on_entry: Callable[[Entry], None] = lambda _entry: None
+        #: Each is told of every revision, in order.
+        self.listeners: list[Callable[[Entry], None]] = []
         self.on_break: Callable[[], None] = lambda: None
         # One of its own: readers that have fallen behind must not hold it up.
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="tail")
@@ -524,7 +525,8 @@ class Tail:
     def _publish(self, new: Entry) -> None:
         self._keep(new)
         self.last, self.chain = new.revision, new.chain
-        self.on_entry(new)
+        for listener in self.listeners:
+            listener(new)
         for watcher in self._index.concerned(new):
             if watcher.idle:
                 # Nothing up to here concerned it, or it would have been woken before.

@@ -367,7 +367,9 @@ def set_tags(tx: Tx, request: pb.SetModelVersionTagsRequest) -> pb.SetModelVersi
     for tag in wanted:
         tx.delete(schema.VersionTag, **key, key=tag)
     tx.insert_many(schema.VersionTag, [{**key, "key": k, "value": v} for k, v in wanted.items()])
-    return pb.SetModelVersionTagsResponse(version=_changed(tx, owner, row.number, {}))
+    state = _changed(tx, owner, row.number, {})
+    history.name_tags(tx, set_=wanted)
+    return pb.SetModelVersionTagsResponse(version=state)
 
 
 def delete_tags(
@@ -381,7 +383,9 @@ def delete_tags(
         return pb.DeleteModelVersionTagsResponse(version=state)
     for tag in present:
         tx.delete(schema.VersionTag, model_id=owner.id, number=row.number, key=tag)
-    return pb.DeleteModelVersionTagsResponse(version=_changed(tx, owner, row.number, {}))
+    state = _changed(tx, owner, row.number, {})
+    history.name_tags(tx, deleted=present)
+    return pb.DeleteModelVersionTagsResponse(version=state)
 
 
 def delete(tx: Tx, request: pb.DeleteModelVersionRequest) -> pb.DeleteModelVersionResponse:

@@ -472,3 +472,75 @@ class Deployment(Table):
         sa.Index(None, "namespace", "agent", "target", "model", "stage_key"),
         sa.Index(None, "namespace", "state", "target", "model", "stage_key", "agent"),
     )
+
+
+class Webhook(Table):
+    """Where events are posted to. `secret` is encrypted, and NULL where there is none."""
+
+    __tablename__ = "webhooks"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    namespace: Mapped[str] = mapped_column(sa.ForeignKey("namespaces.name"))
+    name: Mapped[str]
+    description: Mapped[str]
+    url: Mapped[str]
+    # Lists as JSON: they are read whole, with their webhook.
+    events: Mapped[str]
+    models: Mapped[str]
+    model_prefix: Mapped[str]
+    format: Mapped[int]
+    status: Mapped[int]
+    secret: Mapped[bytes | None]
+    deleted: Mapped[bool]
+    revision: Mapped[int]
+    create_time: Mapped[int]
+    update_time: Mapped[int]
+    __table_args__ = (sa.Index(None, "namespace", "create_time", "id"),)
+
+
+class WebhookCursor(Table):
+    """A webhook's place in the log, and who may move it.
+
+    Everything up to `revision` is done with, and the first `skip` events of the next one. Only
+    the `holder` moves it, and only under its own `fence`, until `lease_end_time`. A row of its
+    own, so that deliveries never wait for who changes the webhook.
+    """
+
+    __tablename__ = "webhook_cursors"
+    webhook_id: Mapped[str] = mapped_column(sa.ForeignKey("webhooks.id"), primary_key=True)
+    active: Mapped[bool]
+    revision: Mapped[int]
+    skip: Mapped[int]
+    holder: Mapped[str]
+    fence: Mapped[int]
+    lease_end_time: Mapped[int]
+    attempts: Mapped[int]
+    failing_since_time: Mapped[int | None]
+    next_attempt_time: Mapped[int | None]
+    error: Mapped[str]
+    delivered_revision: Mapped[int]
+    delivered_time: Mapped[int | None]
+    missed_revisions: Mapped[int]
+    last_missed_revision: Mapped[int]
+
+
+class WebhookDelivery(Table):
+    """What became of one event for one webhook; what was sent is in the log alone."""
+
+    __tablename__ = "webhook_deliveries"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    webhook_id: Mapped[str] = mapped_column(sa.ForeignKey("webhooks.id"))
+    revision: Mapped[int]
+    place: Mapped[int]
+    event: Mapped[str]
+    status: Mapped[int]
+    attempts: Mapped[int]
+    response_status: Mapped[int]
+    error: Mapped[str]
+    create_time: Mapped[int]
+    attempt_time: Mapped[int | None]
+    next_attempt_time: Mapped[int | None]
+    until_revision: Mapped[int]
+    __table_args__ = (
+        sa.Index(None, "webhook_id", "revision", "place"),
+        sa.Index(None, "webhook_id", "status", "revision"),
+    )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+from stagewire.hooks import NO_HOOKS
 from stagewire.sources import PERMISSIVE
 from stagewire.store import schema
 
@@ -26,6 +27,8 @@ STAMPS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "stage_moves": (("revision",), ()),
     "alias_holders": (("set_revision", "unset_revision"), ("set_time", "unset_time")),
     "requests": (("revision",), ("time",)),
+    "webhooks": (("revision",), ("create_time", "update_time")),
+    "webhook_cursors": (("revision",), ()),
 }
 
 
@@ -63,6 +66,7 @@ class Tx:
         self.actor = ""
         self.reason = ""
         self.sources = PERMISSIVE
+        self.hooks = NO_HOOKS
         self.records: list[pb.ChangeRecord] = []
         self.touched: dict[str, dict[tuple[Any, ...], None]] = {}
         self.locked: Callable[[], None] = lambda: None

@@ -27,7 +27,7 @@ from modelregistry.v1 import limits_pb2 as modelregistry_dot_v1_dot_limits__pb2
 from modelregistry.v1 import watch_service_pb2 as modelregistry_dot_v1_dot_watch__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$modelregistry/v1/audit_service.proto\x12\x10modelregistry.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dmodelregistry/v1/limits.proto\x1a$modelregistry/v1/watch_service.proto\"O\n\tMatchKeys\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0e\n\x06models\x18\x02 \x03(\t\x12\x0e\n\x06stages\x18\x03 \x03(\t\x12\x0f\n\x07\x61liases\x18\x04 \x03(\t\"\x91\x01\n\x0c\x43hangeRecord\x12+\n\x06\x62\x65\x66ore\x18\x01 \x01(\x0b\x32\x1b.modelregistry.v1.MatchKeys\x12*\n\x05\x61\x66ter\x18\x02 \x01(\x0b\x32\x1b.modelregistry.v1.MatchKeys\x12(\n\x06\x63hange\x18\x03 \x01(\x0b\x32\x18.modelregistry.v1.Change\"\x82\x01\n\x0c\x45ventPayload\x12\r\n\x05\x61\x63tor\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0e\n\x06method\x18\x04 \x01(\t\x12/\n\x07records\x18\x05 \x03(\x0b\x32\x1e.modelregistry.v1.ChangeRecord\"\x8f\x01\n\x05\x45vent\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12/\n\x0b\x63ommit_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x07payload\x18\x03 \x01(\x0b\x32\x1e.modelregistry.v1.EventPayload\x12\x12\n\nchain_hash\x18\x04 \x01(\x0c\"\xec\x02\n\x11ListEventsRequest\x12\x19\n\tnamespace\x18\x01 \x01(\tB\x06\x92\x82\x19\x02\x10?\x12\x16\n\x05model\x18\x02 \x01(\tB\x07\x92\x82\x19\x03\x10\x80\x02\x12\x16\n\x05\x61\x63tor\x18\x03 \x01(\tB\x07\x92\x82\x19\x03\x10\x80\x02\x12\x33\n\x05kinds\x18\x04 \x03(\x0e\x32\x1c.modelregistry.v1.ChangeKindB\x06\x92\x82\x19\x02 2\x12.\n\nsince_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nuntil_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1e\n\x0e\x61\x66ter_revision\x18\x07 \x01(\x03\x42\x06\x92\x82\x19\x02(\x00\x12\x1c\n\tpage_size\x18\x08 \x01(\x05\x42\t\x92\x82\x19\x05(\x00\x30\xe8\x07\x12\x1b\n\npage_token\x18\t \x01(\tB\x07\x92\x82\x19\x03\x10\x80 \x12\x1c\n\x0cmin_revision\x18\n \x01(\x03\x42\x06\x92\x82\x19\x02(\x00\"h\n\x12ListEventsResponse\x12\'\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x17.modelregistry.v1.Event\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x03\"r\n\x10VerifyLogRequest\x12\x1d\n\rfrom_revision\x18\x01 \x01(\x03\x42\x06\x92\x82\x19\x02(\x00\x12!\n\rmax_revisions\x18\x02 \x01(\x05\x42\n\x92\x82\x19\x06(\x00\x30\xa0\x8d\x06\x12\x1c\n\x0cmin_revision\x18\x03 \x01(\x03\x42\x06\x92\x82\x19\x02(\x00\"\xa3\x01\n\x11VerifyLogResponse\x12\x0e\n\x06intact\x18\x01 \x01(\x08\x12\x16\n\x0e\x66irst_revision\x18\x02 \x01(\x03\x12\x15\n\rlast_revision\x18\x03 \x01(\x03\x12\x15\n\rhead_revision\x18\x04 \x01(\x03\x12\x14\n\x0c\x62\x61\x64_revision\x18\x05 \x01(\x03\x12\x0f\n\x07problem\x18\x06 \x01(\t\x12\x11\n\tlast_hash\x18\x07 \x01(\x0c\x32\xbd\x01\n\x0c\x41uditService\x12W\n\nListEvents\x12#.modelregistry.v1.ListEventsRequest\x1a$.modelregistry.v1.ListEventsResponse\x12T\n\tVerifyLog\x12\".modelregistry.v1.VerifyLogRequest\x1a#.modelregistry.v1.VerifyLogResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$modelregistry/v1/audit_service.proto\x12\x10modelregistry.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dmodelregistry/v1/limits.proto\x1a$modelregistry/v1/watch_service.proto\"O\n\tMatchKeys\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0e\n\x06models\x18\x02 \x03(\t\x12\x0e\n\x06stages\x18\x03 \x03(\t\x12\x0f\n\x07\x61liases\x18\x04 \x03(\t\"\xb9\x01\n\x0c\x43hangeRecord\x12+\n\x06\x62\x65\x66ore\x18\x01 \x01(\x0b\x32\x1b.modelregistry.v1.MatchKeys\x12*\n\x05\x61\x66ter\x18\x02 \x01(\x0b\x32\x1b.modelregistry.v1.MatchKeys\x12(\n\x06\x63hange\x18\x03 \x01(\x0b\x32\x18.modelregistry.v1.Change\x12\x10\n\x08set_tags\x18\x04 \x03(\t\x12\x14\n\x0c\x64\x65leted_tags\x18\x05 \x03(\t\"\x82\x01\n\x0c\x45ventPayload\x12\r\n\x05\x61\x63tor\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0e\n\x06method\x18\x04 \x01(\t\x12/\n\x07records\x18\x05 \x03(\x0b\x32\x1e.modelregistry.v1.ChangeRecord\"\x8f\x01\n\x05\x45vent\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12/\n\x0b\x63ommit_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x07payload\x18\x03 \x01(\x0b\x32\x1e.modelregistry.v1.EventPayload\x12\x12\n\nchain_hash\x18\x04 \x01(\x0c\"\xec\x02\n\x11ListEventsRequest\x12\x19\n\tnamespace\x18\x01 \x01(\tB\x06\x92\x82\x19\x02\x10?\x12\x16\n\x05model\x18\x02 \x01(\tB\x07\x92\x82\x19\x03\x10\x80\x02\x12\x16\n\x05\x61\x63tor\x18\x03 \x01(\tB\x07\x92\x82\x19\x03\x10\x80\x02\x12\x33\n\x05kinds\x18\x04 \x03(\x0e\x32\x1c.modelregistry.v1.ChangeKindB\x06\x92\x82\x19\x02 2\x12.\n\nsince_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nuntil_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1e\n\x0e\x61\x66ter_revision\x18\x07 \x01(\x03\x42\x06\x92\x82\x19\x02(\x00\x12\x1c\n\tpage_size\x18\x08 \x01(\x05\x42\t\x92\x82\x19\x05(\x00\x30\xe8\x07\x12\x1b\n\npage_token\x18\t \x01(\tB\x07\x92\x82\x19\x03\x10\x80 \x12\x1c\n\x0cmin_revision\x18\n \x01(\x03\x42\x06\x92\x82\x19\x02(\x00\"h\n\x12ListEventsResponse\x12\'\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x17.modelregistry.v1.Event\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x03\"r\n\x10VerifyLogRequest\x12\x1d\n\rfrom_revision\x18\x01 \x01(\x03\x42\x06\x92\x82\x19\x02(\x00\x12!\n\rmax_revisions\x18\x02 \x01(\x05\x42\n\x92\x82\x19\x06(\x00\x30\xa0\x8d\x06\x12\x1c\n\x0cmin_revision\x18\x03 \x01(\x03\x42\x06\x92\x82\x19\x02(\x00\"\xa3\x01\n\x11VerifyLogResponse\x12\x0e\n\x06intact\x18\x01 \x01(\x08\x12\x16\n\x0e\x66irst_revision\x18\x02 \x01(\x03\x12\x15\n\rlast_revision\x18\x03 \x01(\x03\x12\x15\n\rhead_revision\x18\x04 \x01(\x03\x12\x14\n\x0c\x62\x61\x64_revision\x18\x05 \x01(\x03\x12\x0f\n\x07problem\x18\x06 \x01(\t\x12\x11\n\tlast_hash\x18\x07 \x01(\x0c\x32\xbd\x01\n\x0c\x41uditService\x12W\n\nListEvents\x12#.modelregistry.v1.ListEventsRequest\x1a$.modelregistry.v1.ListEventsResponse\x12T\n\tVerifyLog\x12\".modelregistry.v1.VerifyLogRequest\x1a#.modelregistry.v1.VerifyLogResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -59,19 +59,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MATCHKEYS']._serialized_start=160
   _globals['_MATCHKEYS']._serialized_end=239
   _globals['_CHANGERECORD']._serialized_start=242
-  _globals['_CHANGERECORD']._serialized_end=387
-  _globals['_EVENTPAYLOAD']._serialized_start=390
-  _globals['_EVENTPAYLOAD']._serialized_end=520
-  _globals['_EVENT']._serialized_start=523
-  _globals['_EVENT']._serialized_end=666
-  _globals['_LISTEVENTSREQUEST']._serialized_start=669
-  _globals['_LISTEVENTSREQUEST']._serialized_end=1033
-  _globals['_LISTEVENTSRESPONSE']._serialized_start=1035
-  _globals['_LISTEVENTSRESPONSE']._serialized_end=1139
-  _globals['_VERIFYLOGREQUEST']._serialized_start=1141
-  _globals['_VERIFYLOGREQUEST']._serialized_end=1255
-  _globals['_VERIFYLOGRESPONSE']._serialized_start=1258
-  _globals['_VERIFYLOGRESPONSE']._serialized_end=1421
-  _globals['_AUDITSERVICE']._serialized_start=1424
-  _globals['_AUDITSERVICE']._serialized_end=1613
+  _globals['_CHANGERECORD']._serialized_end=427
+  _globals['_EVENTPAYLOAD']._serialized_start=430
+  _globals['_EVENTPAYLOAD']._serialized_end=560
+  _globals['_EVENT']._serialized_start=563
+  _globals['_EVENT']._serialized_end=706
+  _globals['_LISTEVENTSREQUEST']._serialized_start=709
+  _globals['_LISTEVENTSREQUEST']._serialized_end=1073
+  _globals['_LISTEVENTSRESPONSE']._serialized_start=1075
+  _globals['_LISTEVENTSRESPONSE']._serialized_end=1179
+  _globals['_VERIFYLOGREQUEST']._serialized_start=1181
+  _globals['_VERIFYLOGREQUEST']._serialized_end=1295
+  _globals['_VERIFYLOGRESPONSE']._serialized_start=1298
+  _globals['_VERIFYLOGRESPONSE']._serialized_end=1461
+  _globals['_AUDITSERVICE']._serialized_start=1464
+  _globals['_AUDITSERVICE']._serialized_end=1653
 # @@protoc_insertion_point(module_scope)

@@ -34,7 +34,7 @@ class MatchKeys(google.protobuf.message.Message):
     """The namespace."""
     @property
     def models(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Model names: none for namespaces and stages."""
+        """Model names: none for namespaces, stages and webhooks."""
 
     @property
     def stages(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
@@ -65,6 +65,8 @@ class ChangeRecord(google.protobuf.message.Message):
     BEFORE_FIELD_NUMBER: builtins.int
     AFTER_FIELD_NUMBER: builtins.int
     CHANGE_FIELD_NUMBER: builtins.int
+    SET_TAGS_FIELD_NUMBER: builtins.int
+    DELETED_TAGS_FIELD_NUMBER: builtins.int
     @property
     def before(self) -> Global___MatchKeys:
         """Keys before; absent when there was nothing."""
@@ -77,15 +79,25 @@ class ChangeRecord(google.protobuf.message.Message):
     def change(self) -> modelregistry.v1.watch_service_pb2.Change:
         """The change itself, in full."""
 
+    @property
+    def set_tags(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Tags that the change set; their values are in its state."""
+
+    @property
+    def deleted_tags(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Tags that the change deleted."""
+
     def __init__(
         self,
         *,
         before: Global___MatchKeys | None = ...,
         after: Global___MatchKeys | None = ...,
         change: modelregistry.v1.watch_service_pb2.Change | None = ...,
+        set_tags: collections.abc.Iterable[builtins.str] | None = ...,
+        deleted_tags: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["after", b"after", "before", b"before", "change", b"change"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["after", b"after", "before", b"before", "change", b"change"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["after", b"after", "before", b"before", "change", b"change", "deleted_tags", b"deleted_tags", "set_tags", b"set_tags"]) -> None: ...
 
 Global___ChangeRecord: typing_extensions.TypeAlias = ChangeRecord
 

@@ -57,6 +57,10 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     nor to a root the server allows, or, under the strict policy, names another run than
     run_id. Example: source "/etc" without run_id.
     """
+    ERROR_REASON_WEBHOOK_ADDRESS_REFUSED: _ErrorReason.ValueType  # 12
+    """INVALID_ARGUMENT. The webhook's URL leads to an address that is not public.
+    Example: CreateWebhook with "https://127.0.0.1/hook".
+    """
     ERROR_REASON_NAMESPACE_NOT_FOUND: _ErrorReason.ValueType  # 20
     """NOT_FOUND. No such namespace. Example: namespace "nowhere"."""
     ERROR_REASON_MODEL_NOT_FOUND: _ErrorReason.ValueType  # 21
@@ -74,6 +78,14 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     ERROR_REASON_AGENT_NOT_FOUND: _ErrorReason.ValueType  # 26
     """NOT_FOUND. No agent of this name has reported, or it is forgotten. Example: ForgetAgent "gpu-7"
     twice.
+    """
+    ERROR_REASON_WEBHOOK_NOT_FOUND: _ErrorReason.ValueType  # 30
+    """NOT_FOUND. The namespace has no such webhook, or it is deleted. Example: GetWebhook twice,
+    with DeleteWebhook in between.
+    """
+    ERROR_REASON_DELIVERY_NOT_FOUND: _ErrorReason.ValueType  # 31
+    """NOT_FOUND. The webhook's history has no such delivery, or no longer has it.
+    Example: RedeliverWebhook of another webhook's delivery.
     """
     ERROR_REASON_NAMESPACE_EXISTS: _ErrorReason.ValueType  # 40
     """ALREADY_EXISTS. The namespace exists. Example: CreateNamespace twice."""
@@ -144,6 +156,14 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     ERROR_REASON_NAMESPACE_PROTECTED: _ErrorReason.ValueType  # 92
     """FAILED_PRECONDITION. The namespace can't be changed so: `default` stays.
     Example: DeleteNamespace "default".
+    """
+    ERROR_REASON_SECRETS_KEY_MISSING: _ErrorReason.ValueType  # 96
+    """FAILED_PRECONDITION. The server has no key to encrypt secrets with.
+    Example: CreateWebhook with a secret on PostgreSQL without STAGEWIRE_SECRETS_KEY_FILE.
+    """
+    ERROR_REASON_WEBHOOK_DISABLED: _ErrorReason.ValueType  # 97
+    """FAILED_PRECONDITION. The webhook is disabled: nothing is sent to it.
+    Example: RedeliverWebhook of a disabled one.
     """
     ERROR_REASON_REVISION_AHEAD: _ErrorReason.ValueType  # 110
     """OUT_OF_RANGE. min_revision is above the log's head: history was lost, or the mark
@@ -239,6 +259,10 @@ ERROR_REASON_SOURCE_NOT_IN_RUN: ErrorReason.ValueType  # 9
 nor to a root the server allows, or, under the strict policy, names another run than
 run_id. Example: source "/etc" without run_id.
 """
+ERROR_REASON_WEBHOOK_ADDRESS_REFUSED: ErrorReason.ValueType  # 12
+"""INVALID_ARGUMENT. The webhook's URL leads to an address that is not public.
+Example: CreateWebhook with "https://127.0.0.1/hook".
+"""
 ERROR_REASON_NAMESPACE_NOT_FOUND: ErrorReason.ValueType  # 20
 """NOT_FOUND. No such namespace. Example: namespace "nowhere"."""
 ERROR_REASON_MODEL_NOT_FOUND: ErrorReason.ValueType  # 21
@@ -256,6 +280,14 @@ ERROR_REASON_STAGE_EMPTY: ErrorReason.ValueType  # 25
 ERROR_REASON_AGENT_NOT_FOUND: ErrorReason.ValueType  # 26
 """NOT_FOUND. No agent of this name has reported, or it is forgotten. Example: ForgetAgent "gpu-7"
 twice.
+"""
+ERROR_REASON_WEBHOOK_NOT_FOUND: ErrorReason.ValueType  # 30
+"""NOT_FOUND. The namespace has no such webhook, or it is deleted. Example: GetWebhook twice,
+with DeleteWebhook in between.
+"""
+ERROR_REASON_DELIVERY_NOT_FOUND: ErrorReason.ValueType  # 31
+"""NOT_FOUND. The webhook's history has no such delivery, or no longer has it.
+Example: RedeliverWebhook of another webhook's delivery.
 """
 ERROR_REASON_NAMESPACE_EXISTS: ErrorReason.ValueType  # 40
 """ALREADY_EXISTS. The namespace exists. Example: CreateNamespace twice."""
@@ -326,6 +358,14 @@ Example: UndeleteModel after PurgeModel.
 ERROR_REASON_NAMESPACE_PROTECTED: ErrorReason.ValueType  # 92
 """FAILED_PRECONDITION. The namespace can't be changed so: `default` stays.
 Example: DeleteNamespace "default".
+"""
+ERROR_REASON_SECRETS_KEY_MISSING: ErrorReason.ValueType  # 96
+"""FAILED_PRECONDITION. The server has no key to encrypt secrets with.
+Example: CreateWebhook with a secret on PostgreSQL without STAGEWIRE_SECRETS_KEY_FILE.
+"""
+ERROR_REASON_WEBHOOK_DISABLED: ErrorReason.ValueType  # 97
+"""FAILED_PRECONDITION. The webhook is disabled: nothing is sent to it.
+Example: RedeliverWebhook of a disabled one.
 """
 ERROR_REASON_REVISION_AHEAD: ErrorReason.ValueType  # 110
 """OUT_OF_RANGE. min_revision is above the log's head: history was lost, or the mark

@@ -14,6 +14,7 @@ import google.protobuf.timestamp_pb2
 import modelregistry.v1.namespace_service_pb2
 import modelregistry.v1.registry_service_pb2
 import modelregistry.v1.stage_service_pb2
+import modelregistry.v1.webhook_service_pb2
 import sys
 import typing
 
@@ -146,6 +147,12 @@ class _ChangeKindEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._Enu
     """A version did not move, but is now the primary of a stage it holds."""
     CHANGE_KIND_ALIASES_CHANGED: _ChangeKind.ValueType  # 19
     """A version got or lost aliases."""
+    CHANGE_KIND_WEBHOOK_CREATED: _ChangeKind.ValueType  # 20
+    """A webhook was created. Snapshots hold no webhooks."""
+    CHANGE_KIND_WEBHOOK_UPDATED: _ChangeKind.ValueType  # 21
+    """A webhook's definition changed."""
+    CHANGE_KIND_WEBHOOK_DELETED: _ChangeKind.ValueType  # 22
+    """A webhook was deleted."""
 
 class ChangeKind(_ChangeKind, metaclass=_ChangeKindEnumTypeWrapper):
     """What happened to a resource."""
@@ -190,6 +197,12 @@ CHANGE_KIND_STAGE_PRIMARY_CHANGED: ChangeKind.ValueType  # 18
 """A version did not move, but is now the primary of a stage it holds."""
 CHANGE_KIND_ALIASES_CHANGED: ChangeKind.ValueType  # 19
 """A version got or lost aliases."""
+CHANGE_KIND_WEBHOOK_CREATED: ChangeKind.ValueType  # 20
+"""A webhook was created. Snapshots hold no webhooks."""
+CHANGE_KIND_WEBHOOK_UPDATED: ChangeKind.ValueType  # 21
+"""A webhook's definition changed."""
+CHANGE_KIND_WEBHOOK_DELETED: ChangeKind.ValueType  # 22
+"""A webhook was deleted."""
 Global___ChangeKind: typing_extensions.TypeAlias = ChangeKind
 
 class _ChangeDelivery:
@@ -600,10 +613,12 @@ class Change(google.protobuf.message.Message):
     MODEL_ID_FIELD_NUMBER: builtins.int
     VERSION_FIELD_NUMBER: builtins.int
     STAGE_FIELD_NUMBER: builtins.int
+    WEBHOOK_ID_FIELD_NUMBER: builtins.int
     NAMESPACE_STATE_FIELD_NUMBER: builtins.int
     STAGE_STATE_FIELD_NUMBER: builtins.int
     MODEL_STATE_FIELD_NUMBER: builtins.int
     VERSION_STATE_FIELD_NUMBER: builtins.int
+    WEBHOOK_STATE_FIELD_NUMBER: builtins.int
     ENTERED_STAGES_FIELD_NUMBER: builtins.int
     LEFT_STAGES_FIELD_NUMBER: builtins.int
     PRIMARIES_FIELD_NUMBER: builtins.int
@@ -623,6 +638,8 @@ class Change(google.protobuf.message.Message):
     """Number of the version; 0 for other resources."""
     stage: builtins.str
     """Name of the stage, for stages."""
+    webhook_id: builtins.str
+    """Identity of the webhook, for webhooks."""
     previous_model: builtins.str
     """A renamed model's name before."""
     @property
@@ -640,6 +657,10 @@ class Change(google.protobuf.message.Message):
     @property
     def version_state(self) -> modelregistry.v1.registry_service_pb2.ModelVersion:
         """State of a version."""
+
+    @property
+    def webhook_state(self) -> modelregistry.v1.webhook_service_pb2.Webhook:
+        """State of a webhook, without secret, and of its URL only scheme, host and port."""
 
     @property
     def entered_stages(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
@@ -667,19 +688,21 @@ class Change(google.protobuf.message.Message):
         model_id: builtins.str | None = ...,
         version: builtins.int | None = ...,
         stage: builtins.str | None = ...,
+        webhook_id: builtins.str | None = ...,
         namespace_state: modelregistry.v1.namespace_service_pb2.Namespace | None = ...,
         stage_state: modelregistry.v1.stage_service_pb2.Stage | None = ...,
         model_state: modelregistry.v1.registry_service_pb2.Model | None = ...,
         version_state: modelregistry.v1.registry_service_pb2.ModelVersion | None = ...,
+        webhook_state: modelregistry.v1.webhook_service_pb2.Webhook | None = ...,
         entered_stages: collections.abc.Iterable[builtins.str] | None = ...,
         left_stages: collections.abc.Iterable[builtins.str] | None = ...,
         primaries: collections.abc.Iterable[Global___StagePrimary] | None = ...,
         previous_model: builtins.str | None = ...,
         omitted_texts: collections.abc.Iterable[Global___OmittedText] | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["model_state", b"model_state", "namespace_state", b"namespace_state", "resource", b"resource", "stage_state", b"stage_state", "version_state", b"version_state"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["delivery", b"delivery", "entered_stages", b"entered_stages", "kind", b"kind", "left_stages", b"left_stages", "model", b"model", "model_id", b"model_id", "model_state", b"model_state", "namespace", b"namespace", "namespace_state", b"namespace_state", "omitted_texts", b"omitted_texts", "previous_model", b"previous_model", "primaries", b"primaries", "resource", b"resource", "stage", b"stage", "stage_state", b"stage_state", "version", b"version", "version_state", b"version_state"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["resource", b"resource"]) -> typing.Literal["namespace_state", "stage_state", "model_state", "version_state"] | None: ...
+    def HasField(self, field_name: typing.Literal["model_state", b"model_state", "namespace_state", b"namespace_state", "resource", b"resource", "stage_state", b"stage_state", "version_state", b"version_state", "webhook_state", b"webhook_state"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["delivery", b"delivery", "entered_stages", b"entered_stages", "kind", b"kind", "left_stages", b"left_stages", "model", b"model", "model_id", b"model_id", "model_state", b"model_state", "namespace", b"namespace", "namespace_state", b"namespace_state", "omitted_texts", b"omitted_texts", "previous_model", b"previous_model", "primaries", b"primaries", "resource", b"resource", "stage", b"stage", "stage_state", b"stage_state", "version", b"version", "version_state", b"version_state", "webhook_id", b"webhook_id", "webhook_state", b"webhook_state"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["resource", b"resource"]) -> typing.Literal["namespace_state", "stage_state", "model_state", "version_state", "webhook_state"] | None: ...
 
 Global___Change: typing_extensions.TypeAlias = Change
 
