@@ -81,6 +81,10 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
                 "0",
                 "--goodbye-seconds",
                 "0",
+                # The receivers of the tests' webhooks are on this host.
+                "--webhook-allow-private-addresses",
+                *("--webhook-allowed-schemes", "http"),
+                *("--webhook-give-up-seconds", "0"),
             ],
             stdout=written,
             stderr=subprocess.STDOUT,
