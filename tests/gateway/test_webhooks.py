@@ -1,0 +1,182 @@
+"""MLflow's webhook calls: its shapes and texts over our own operations."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from stagewire import pb
+from stagewire.gateway import webhooks
+from stagewire.service.callers import ANONYMOUS
+from stagewire.service.deliveries import Letter, Outcome
+from tests.factories import refused, webhook
+
+if TYPE_CHECKING:
+    from stagewire.service.registry import Registry
+
+EVENT = {"entity": "MODEL_VERSION", "action": "CREATED"}
+
+
+def create(registry: Registry, **fields: Any) -> Any:
+    body = {"name": "ci", "url": "https://a.example/x", "events": [EVENT], **fields}
+    return webhooks.create(registry, ANONYMOUS, "", body)["webhook"]
+
+
+def test_a_webhook_has_mlflows_shape(registry: Registry) -> None:
+    made = create(registry, description="builds")
+
+    assert made == {
+        "webhook_id": made["webhook_id"],
+        "name": "ci",
+        "url": "https://a.example/x",
+        "events": [EVENT],
+        "status": "ACTIVE",
+        "description": "builds",
+        "creation_timestamp": made["creation_timestamp"],
+        "last_updated_timestamp": made["creation_timestamp"],
+    }
+    assert isinstance(made["creation_timestamp"], int)
+    got = webhooks.get(registry, ANONYMOUS, "", made["webhook_id"])
+    assert got == {"webhook": made}
+
+
+def test_enums_may_be_numbers(registry: Registry) -> None:
+    made = create(registry, events=[{"entity": 2, "action": 1}], status=2)
+
+    assert (made["events"], made["status"]) == ([EVENT], "DISABLED")
+
+
+def test_webhooks_are_listed_in_pages_the_newest_first(registry: Registry) -> None:
+    ids = [create(registry)["webhook_id"] for _ in range(3)]
+
+    first = webhooks.list_(registry, ANONYMOUS, "", {"max_results": "2"})
+    token = {"max_results": "2", "page_token": first["next_page_token"]}
+    second = webhooks.list_(registry, ANONYMOUS, "", token)
+
+    assert [w["webhook_id"] for w in first["webhooks"] + second["webhooks"]] == ids[::-1]
+    assert "next_page_token" not in second
+
+
+def test_a_patch_changes_what_it_names(registry: Registry) -> None:
+    id_ = create(registry, description="old")["webhook_id"]
+
+    def patch(**body: Any) -> Any:
+        return webhooks.update(registry, ANONYMOUS, "", id_, body)["webhook"]
+
+    assert patch(description="")["name"] == "ci"
+    assert "description" not in patch()
+    assert patch(name="", url="")["name"] == "ci"
+    assert patch(name="builds", status="DISABLED")["status"] == "DISABLED"
+    aliases = {"entity": "MODEL_VERSION_ALIAS", "action": "DELETED"}
+    assert patch(events=[aliases])["events"] == [aliases]
+
+
+def test_a_deleted_webhook_is_not_found_in_mlflows_words(registry: Registry) -> None:
+    id_ = create(registry)["webhook_id"]
+
+    assert webhooks.delete(registry, ANONYMOUS, "", id_) == {}
+
+    with refused("WEBHOOK_NOT_FOUND") as caught:
+        webhooks.get(registry, ANONYMOUS, "", id_)
+    assert caught.error.message == f"Webhook with ID {id_} not found."
+
+
+def test_only_mlflows_events_are_shown_to_its_clients(registry: Registry) -> None:
+    mixed = webhook(registry, "model_version.created", "model_version.deleted")
+    ours = webhook(registry, "model_version_stage.changed")
+    every = webhook(registry, "*")
+
+    shown = webhooks.list_(registry, ANONYMOUS, "", {})["webhooks"]
+
+    events = {w["webhook_id"]: w["events"] for w in shown}
+    assert events[mixed.id] == [EVENT]
+    assert len(events[every.id]) == 15
+    assert ours.id not in events
+    with refused("WEBHOOK_NOT_FOUND"):
+        webhooks.get(registry, ANONYMOUS, "", ours.id)
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        (
+            {"name": "-x"},
+            (
+                "Webhook name '-x' is invalid. It must start and end with a letter or digit, be less "
+                "than 63 characters long, and contain only letters, digits, dots (.), underscores "
+                "(_), and hyphens (-)."
+            ),
+        ),
+        ({"url": "  "}, "Webhook URL cannot be empty or just whitespace: '  '"),
+        (
+            {"url": "ftp://a.example"},
+            "Invalid webhook URL scheme: 'ftp'. Allowed schemes are: https.",
+        ),
+        ({"url": "https://"}, "Webhook URL must include a hostname: 'https://'"),
+        ({"events": []}, "Webhook events must be a non-empty list of WebhookEvent objects: []."),
+        (
+            {"events": [{"entity": "MODEL_VERSION", "action": "UPDATED"}]},
+            "Invalid action 'updated' for entity 'model_version'. Valid actions are: ['created']",
+        ),
+        (
+            {"events": [{"entity": "MODEL_VERSION_TAG", "action": "CREATED"}]},
+            (
+                "Invalid action 'created' for entity 'model_version_tag'. "
+                "Valid actions are: ['deleted', 'set']"
+            ),
+        ),
+    ],
+)
+def test_mistakes_have_mlflows_texts(registry: Registry, fields: Any, text: str) -> None:
+    with refused("INVALID_FIELD") as caught:
+        create(registry, **fields)
+
+    assert caught.error.message == text
+
+
+def test_pages_have_mlflows_limits_and_texts(registry: Registry) -> None:
+    for wrong in ({"max_results": "1001"}, {"max_results": "-1"}):
+        with refused("INVALID_FIELD") as caught:
+            webhooks.list_(registry, ANONYMOUS, "", wrong)
+        assert caught.error.message == "max_results must be between 1 and 1000."
+    with refused("INVALID_FIELD") as caught:
+        webhooks.list_(registry, ANONYMOUS, "", {"page_token": "?"})
+    assert caught.error.message == "Invalid page token, could not base64-decode"
+
+
+def test_a_test_shows_a_status_or_an_error_and_no_body(registry: Registry) -> None:
+    id_ = create(registry)["webhook_id"]
+    sent: list[Letter] = []
+    outcomes = [Outcome(200), Outcome(500, "status", "x"), Outcome(0, "timeout", "too late")]
+
+    def post(letter: Letter) -> Outcome:
+        sent.append(letter)
+        return outcomes.pop(0)
+
+    registry.post = post
+
+    def test(**body: Any) -> Any:
+        return webhooks.test(registry, ANONYMOUS, "", id_, body)["result"]
+
+    assert test() == {"success": True, "response_status": 200}
+    tag = {"entity": "MODEL_VERSION_TAG", "action": "SET"}
+    assert test(event=tag) == {"success": False, "response_status": 500}
+    assert test() == {"success": False, "error_message": "Failed to test webhook: too late"}
+    told = [letter.happening.event for letter in sent]
+    assert told == ["model_version.created", "model_version_tag.set", "model_version.created"]
+
+
+def test_a_secret_is_never_shown(registry: Registry, tmp_path: Any) -> None:
+    from stagewire.hooks import HookRules, Vault
+
+    registry.hooks = HookRules(Vault(tmp_path / "keys", makes=True))
+    made = create(registry, secret="hidden")
+
+    patched = webhooks.update(registry, ANONYMOUS, "", made["webhook_id"], {"secret": "other"})
+
+    assert "hidden" not in str(made)
+    assert "other" not in str(patched)
+    assert webhooks.get(registry, ANONYMOUS, "", made["webhook_id"])["webhook"]["name"] == "ci"
+    got = registry.GetWebhook(pb.GetWebhookRequest(id=made["webhook_id"]), ANONYMOUS)
+    assert got.webhook.signed
