@@ -103,9 +103,9 @@ def test_only_mlflows_events_are_shown_to_its_clients(registry: Registry) -> Non
         (
             {"name": "-x"},
             (
-                "Webhook name '-x' is invalid. It must start and end with a letter or digit, be less "
-                "than 63 characters long, and contain only letters, digits, dots (.), underscores "
-                "(_), and hyphens (-)."
+                "Webhook name '-x' is invalid. It must start and end with a letter or digit, be "
+                "less than 63 characters long, and contain only letters, digits, dots (.), "
+                "underscores (_), and hyphens (-)."
             ),
         ),
         ({"url": "  "}, "Webhook URL cannot be empty or just whitespace: '  '"),

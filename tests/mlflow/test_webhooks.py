@@ -7,6 +7,8 @@ import os
 import subprocess
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from stagewire import pb
 from stagewire.client import Client
 from tests.receivers import Receiver
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.receivers import Post
+
+pytestmark = pytest.mark.mlflow
 
 #: An interpreter that has MLflow 3.3 or newer.
 PYTHON = os.environ.get("STAGEWIRE_MLFLOW_PYTHON", "python3")

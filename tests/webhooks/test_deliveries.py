@@ -297,7 +297,7 @@ def test_a_restart_goes_on_where_it_was(
         first = Hooked(client, receiver)
         id_ = first.hook("registered_model.created")
         first.models("a", "b")
-        eventually(lambda: receiver.posts)
+        eventually(lambda: first.deliveries(id_))
         failed = first.deliveries(id_)[0]
     receiver.answer = lambda _post: Reply(200)
 

@@ -67,6 +67,7 @@ class Deliverer:
         self._ending: list[asyncio.Task[None]] = []
         self._wakes: dict[Lease, asyncio.Event] = {}
         self._positions: dict[Lease, int] = {}
+        self._written: dict[Lease, int] = {}
         self._leases_changed = asyncio.Event()
         self._renewed = asyncio.Event()
         self._held_until = 0.0
@@ -88,7 +89,9 @@ class Deliverer:
             self._leases_changed.clear()
             began = time.monotonic()
             try:
-                held = await self._on_thread(self._book.take, dict(self._positions))
+                news = dict(self._positions.items() - self._written.items())
+                held = await self._on_thread(self._book.take, news)
+                self._written.update(news)
             except Exception as error:
                 log.exception("leases can't be taken", reason=getattr(error, "reason", "INTERNAL"))
                 await asyncio.sleep(min(_AFTER_FAULT_SECONDS, self._pace.lease / 3))
@@ -123,6 +126,7 @@ class Deliverer:
             self._tasks.pop(lease).cancel()
             self._wakes.pop(lease, None)
             self._positions.pop(lease, None)
+            self._written.pop(lease, None)
         for lease in held - self._tasks.keys():
             self._wakes[lease] = asyncio.Event()
             self._tasks[lease] = asyncio.create_task(self._serve(lease, self._wakes[lease]))

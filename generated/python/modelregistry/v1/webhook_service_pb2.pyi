@@ -262,7 +262,10 @@ class WebhookProgress(google.protobuf.message.Message):
     MISSED_REVISIONS_FIELD_NUMBER: builtins.int
     LAST_MISSED_REVISION_FIELD_NUMBER: builtins.int
     revision: builtins.int
-    """Everything up to this log revision is done with: delivered, dead, or none of its."""
+    """Everything up to this log revision is done with: delivered, dead, or none of its.
+    While there is nothing to send it is written down now and then only, so that the
+    lag may be some seconds old.
+    """
     lag_revisions: builtins.int
     """Revisions between that and the log's head."""
     delivered_revision: builtins.int
