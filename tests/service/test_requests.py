@@ -27,6 +27,7 @@ from tests.factories import (
     stage,
     version,
     versions,
+    webhook,
 )
 
 if TYPE_CHECKING:
@@ -65,6 +66,12 @@ WRITES: dict[str, tuple[Any, Any]] = {
             pb.CreateNamespaceRequest(namespace=pb.Namespace(name="risk")), ANONYMOUS
         ),
         pb.DeleteNamespaceRequest(name="risk", request_id=ID),
+    ),
+    "CreateWebhook": (
+        None,
+        pb.CreateWebhookRequest(
+            webhook=pb.Webhook(name="ci", url="https://a.example", events=["*"]), request_id=ID
+        ),
     ),
     "CreateModel": (None, pb.CreateModelRequest(model=pb.Model(name="churn"), request_id=ID)),
     "UpdateModel": (
@@ -157,7 +164,7 @@ def test_every_write_that_takes_a_request_id_is_repeated_here() -> None:
     from stagewire.service.operations import Write
     from stagewire.service.registry import Registry
 
-    by_id = {"UndeleteModel", "PurgeModel"}
+    by_id = {"UndeleteModel", "PurgeModel", "UpdateWebhook", "DeleteWebhook"}
     writes = {name for name, value in vars(Registry).items() if isinstance(value, Write)}
 
     assert writes == set(WRITES) | by_id
@@ -176,6 +183,24 @@ def test_writes_by_id_are_repeatable_too(registry: Registry) -> None:
 
     assert again == first
     assert registry.PurgeModel(purge, ANONYMOUS) == erased
+
+
+def test_writes_of_a_webhook_are_repeatable_too(registry: Registry) -> None:
+    made = webhook(registry)
+    update = pb.UpdateWebhookRequest(
+        id=made.id,
+        update=pb.WebhookUpdate(name="other"),
+        update_mask=FieldMask(paths=["name"]),
+        request_id="a",
+    )
+    delete_ = pb.DeleteWebhookRequest(id=made.id, request_id="b")
+
+    changed = [registry.UpdateWebhook(update, ANONYMOUS) for _ in range(2)]
+    deleted = [registry.DeleteWebhook(delete_, ANONYMOUS) for _ in range(2)]
+
+    assert changed[0] == changed[1]
+    assert deleted[0] == deleted[1]
+    assert head(registry) == deleted[0].revision
 
 
 def test_a_replay_answers_as_it_was_then_though_much_changed_since(registry: Registry) -> None:

@@ -27,6 +27,7 @@ from tests.factories import (
     stage,
     version,
     versions,
+    webhook,
 )
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ READS: dict[str, Any] = {
     "ListEvents": pb.ListEventsRequest(),
     "VerifyLog": pb.VerifyLogRequest(),
     "ListDeployments": pb.ListDeploymentsRequest(),
+    "ListWebhooks": pb.ListWebhooksRequest(),
     "GetDeploymentStatus": pb.GetDeploymentStatusRequest(model="churn"),
 }
 
@@ -107,9 +109,25 @@ def test_every_read_of_the_contract_is_read_here() -> None:
     from stagewire.service.operations import Read
     from stagewire.service.registry import Registry
 
+    by_id = {"GetWebhook", "ListDeliveries"}
     reads = {name for name, value in vars(Registry).items() if isinstance(value, Read)}
 
-    assert reads == set(READS)
+    assert reads == set(READS) | by_id
+
+
+def test_reads_of_a_webhook_answer_with_their_revision_and_at_it(registry: Registry) -> None:
+    made = webhook(registry)
+    for message, name in (
+        (pb.GetWebhookRequest, "GetWebhook"),
+        (pb.ListDeliveriesRequest, "ListDeliveries"),
+    ):
+        call = getattr(registry, name)
+
+        answer = call(message(id=made.id, min_revision=made.revision), ANONYMOUS)
+
+        assert answer.revision == made.revision
+        with refused("REVISION_AHEAD"):
+            call(message(id=made.id, min_revision=10**9), ANONYMOUS)
 
 
 def test_a_refused_call_takes_no_revision(registry: Registry) -> None:
