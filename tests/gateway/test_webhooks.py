@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from stagewire import pb
-from stagewire.gateway import webhooks
+from stagewire.gateway import webhooks, wire
+from stagewire.gateway.calls import Call, Endpoint
+from stagewire.gateway.errors import MlflowError
 from stagewire.service.callers import ANONYMOUS
 from stagewire.service.deliveries import Letter, Outcome
-from tests.factories import refused, webhook
+from tests.factories import webhook
 
 if TYPE_CHECKING:
     from stagewire.service.registry import Registry
@@ -18,9 +22,22 @@ if TYPE_CHECKING:
 EVENT = {"entity": "MODEL_VERSION", "action": "CREATED"}
 
 
+def answer(registry: Registry, endpoint: Endpoint, **given: Any) -> Any:
+    fields = wire.fields(endpoint.shape, given)
+    call = Call(registry, ANONYMOUS, "default", "", fields, {})
+    return endpoint.work(call)
+
+
+@contextlib.contextmanager
+def mistaken(code: str, text: str) -> Iterator[None]:
+    with pytest.raises(MlflowError) as caught:
+        yield
+    assert (caught.value.code, caught.value.message) == (code, text)
+
+
 def create(registry: Registry, **fields: Any) -> Any:
     body = {"name": "ci", "url": "https://a.example/x", "events": [EVENT], **fields}
-    return webhooks.create(registry, ANONYMOUS, "", body)["webhook"]
+    return answer(registry, webhooks.create, **body)["webhook"]
 
 
 def test_a_webhook_has_mlflows_shape(registry: Registry) -> None:
@@ -37,7 +54,7 @@ def test_a_webhook_has_mlflows_shape(registry: Registry) -> None:
         "last_updated_timestamp": made["creation_timestamp"],
     }
     assert isinstance(made["creation_timestamp"], int)
-    got = webhooks.get(registry, ANONYMOUS, "", made["webhook_id"])
+    got = answer(registry, webhooks.get, webhook_id=made["webhook_id"])
     assert got == {"webhook": made}
 
 
@@ -50,9 +67,9 @@ def test_enums_may_be_numbers(registry: Registry) -> None:
 def test_webhooks_are_listed_in_pages_the_newest_first(registry: Registry) -> None:
     ids = [create(registry)["webhook_id"] for _ in range(3)]
 
-    first = webhooks.list_(registry, ANONYMOUS, "", {"max_results": "2"})
+    first = answer(registry, webhooks.list_, max_results="2")
     token = {"max_results": "2", "page_token": first["next_page_token"]}
-    second = webhooks.list_(registry, ANONYMOUS, "", token)
+    second = answer(registry, webhooks.list_, **token)
 
     assert [w["webhook_id"] for w in first["webhooks"] + second["webhooks"]] == ids[::-1]
     assert "next_page_token" not in second
@@ -62,7 +79,7 @@ def test_a_patch_changes_what_it_names(registry: Registry) -> None:
     id_ = create(registry, description="old")["webhook_id"]
 
     def patch(**body: Any) -> Any:
-        return webhooks.update(registry, ANONYMOUS, "", id_, body)["webhook"]
+        return answer(registry, webhooks.update, webhook_id=id_, **body)["webhook"]
 
     assert patch(description="")["name"] == "ci"
     assert "description" not in patch()
@@ -75,11 +92,10 @@ def test_a_patch_changes_what_it_names(registry: Registry) -> None:
 def test_a_deleted_webhook_is_not_found_in_mlflows_words(registry: Registry) -> None:
     id_ = create(registry)["webhook_id"]
 
-    assert webhooks.delete(registry, ANONYMOUS, "", id_) == {}
+    assert answer(registry, webhooks.delete, webhook_id=id_) == {}
 
-    with refused("WEBHOOK_NOT_FOUND") as caught:
-        webhooks.get(registry, ANONYMOUS, "", id_)
-    assert caught.error.message == f"Webhook with ID {id_} not found."
+    with mistaken("RESOURCE_DOES_NOT_EXIST", f"Webhook with ID {id_} not found."):
+        answer(registry, webhooks.get, webhook_id=id_)
 
 
 def test_only_mlflows_events_are_shown_to_its_clients(registry: Registry) -> None:
@@ -87,14 +103,14 @@ def test_only_mlflows_events_are_shown_to_its_clients(registry: Registry) -> Non
     ours = webhook(registry, "model_version_stage.changed")
     every = webhook(registry, "*")
 
-    shown = webhooks.list_(registry, ANONYMOUS, "", {})["webhooks"]
+    shown = answer(registry, webhooks.list_)["webhooks"]
 
     events = {w["webhook_id"]: w["events"] for w in shown}
     assert events[mixed.id] == [EVENT]
     assert len(events[every.id]) == 15
     assert ours.id not in events
-    with refused("WEBHOOK_NOT_FOUND"):
-        webhooks.get(registry, ANONYMOUS, "", ours.id)
+    with mistaken("RESOURCE_DOES_NOT_EXIST", f"Webhook with ID {ours.id} not found."):
+        answer(registry, webhooks.get, webhook_id=ours.id)
 
 
 @pytest.mark.parametrize(
@@ -129,20 +145,16 @@ def test_only_mlflows_events_are_shown_to_its_clients(registry: Registry) -> Non
     ],
 )
 def test_mistakes_have_mlflows_texts(registry: Registry, fields: Any, text: str) -> None:
-    with refused("INVALID_FIELD") as caught:
+    with mistaken("INVALID_PARAMETER_VALUE", text):
         create(registry, **fields)
-
-    assert caught.error.message == text
 
 
 def test_pages_have_mlflows_limits_and_texts(registry: Registry) -> None:
     for wrong in ({"max_results": "1001"}, {"max_results": "-1"}):
-        with refused("INVALID_FIELD") as caught:
-            webhooks.list_(registry, ANONYMOUS, "", wrong)
-        assert caught.error.message == "max_results must be between 1 and 1000."
-    with refused("INVALID_FIELD") as caught:
-        webhooks.list_(registry, ANONYMOUS, "", {"page_token": "?"})
-    assert caught.error.message == "Invalid page token, could not base64-decode"
+        with mistaken("INVALID_PARAMETER_VALUE", "max_results must be between 1 and 1000."):
+            answer(registry, webhooks.list_, **wrong)
+    with mistaken("INVALID_PARAMETER_VALUE", "Invalid page token, could not base64-decode"):
+        answer(registry, webhooks.list_, page_token="?")
 
 
 def test_a_test_shows_a_status_or_an_error_and_no_body(registry: Registry) -> None:
@@ -157,7 +169,7 @@ def test_a_test_shows_a_status_or_an_error_and_no_body(registry: Registry) -> No
     registry.post = post
 
     def test(**body: Any) -> Any:
-        return webhooks.test(registry, ANONYMOUS, "", id_, body)["result"]
+        return answer(registry, webhooks.test, webhook_id=id_, **body)["result"]
 
     assert test() == {"success": True, "response_status": 200}
     tag = {"entity": "MODEL_VERSION_TAG", "action": "SET"}
@@ -173,10 +185,10 @@ def test_a_secret_is_never_shown(registry: Registry, tmp_path: Any) -> None:
     registry.hooks = HookRules(Vault(tmp_path / "keys", makes=True))
     made = create(registry, secret="hidden")
 
-    patched = webhooks.update(registry, ANONYMOUS, "", made["webhook_id"], {"secret": "other"})
+    patched = answer(registry, webhooks.update, webhook_id=made["webhook_id"], secret="other")
 
     assert "hidden" not in str(made)
     assert "other" not in str(patched)
-    assert webhooks.get(registry, ANONYMOUS, "", made["webhook_id"])["webhook"]["name"] == "ci"
+    assert answer(registry, webhooks.get, webhook_id=made["webhook_id"])["webhook"]["name"] == "ci"
     got = registry.GetWebhook(pb.GetWebhookRequest(id=made["webhook_id"]), ANONYMOUS)
     assert got.webhook.signed

@@ -282,11 +282,14 @@ def test_a_deleted_webhook_gets_nothing_more(hooked: Hooked) -> None:
 
     hooked.client.webhooks.DeleteWebhook(pb.DeleteWebhookRequest(id=id_))
 
-    hooked.receiver.answer = lambda _post: Reply(200)
+    before = len(hooked.receiver.posts)
+    hooked.receiver.answer = lambda post: Reply(200 if post.path == "/in/witness" else 500)
     hooked.hook(url=hooked.receiver.url + "/witness")
     hooked.models("b")
     hooked.receiver.expect(1)
-    assert [post.path for post in hooked.receiver.taken] == ["/in/witness"]
+    late = [post for post in hooked.receiver.posts[before:] if post.path == "/in"]
+    # One attempt may have been on its way.
+    assert [post.json["data"]["name"] for post in late] in ([], ["a"])
 
 
 def test_a_restart_goes_on_where_it_was(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from stagewire.gateway import downloads, models, searches, versions, workspaces
+from stagewire.gateway import downloads, models, searches, versions, webhooks, workspaces
 
 if TYPE_CHECKING:
     from stagewire.gateway.calls import Endpoint
@@ -61,6 +61,12 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/model-versions/set-tag", versions.set_tag),
     Route("DELETE", "/model-versions/delete-tag", versions.delete_tag),
     Route("GET", "/model-versions/get-artifact", downloads.artifact, WEB),
+    Route("POST", "/webhooks", webhooks.create),
+    Route("GET", "/webhooks", webhooks.list_),
+    Route("GET", "/webhooks/{webhook_id}", webhooks.get),
+    Route("PATCH", "/webhooks/{webhook_id}", webhooks.update),
+    Route("DELETE", "/webhooks/{webhook_id}", webhooks.delete),
+    Route("POST", "/webhooks/{webhook_id}/test", webhooks.test),
     Route("GET", "/server-info", workspaces.server_info, SERVER, in_workspace=False),
     Route("GET", "/workspaces", workspaces.list_, SERVER, in_workspace=False),
     Route("GET", "/workspaces/{workspace_name}", workspaces.get, SERVER, in_workspace=False),

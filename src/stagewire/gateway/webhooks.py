@@ -11,16 +11,16 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from stagewire import errors, pb
+from stagewire.gateway.calls import Call, takes
+from stagewire.gateway.errors import absent, invalid, saying
+from stagewire.gateway.wire import COUNT, OBJECT, OBJECTS, TEXT, TEXT_IF_ANY, WORD
 from stagewire.service import happenings
 from stagewire.service.webhooks import EVERYTHING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from stagewire.service.callers import Caller
-    from stagewire.service.registry import Registry
-
-Json = dict[str, Any]
+    from stagewire.gateway.wire import Json
 
 DEFAULT_RESULTS = 100
 MOST_RESULTS = 1000
@@ -45,88 +45,95 @@ ACTIONS = ("ACTION_UNSPECIFIED", "CREATED", "UPDATED", "DELETED", "SET", "EXCEED
 STATUSES = ("", "ACTIVE", "DISABLED")
 
 
-def create(registry: Registry, caller: Caller, namespace: str, body: Mapping[str, Any]) -> Json:
+@takes(
+    name=TEXT.needed,
+    url=TEXT.needed,
+    events=OBJECTS.needed,
+    description=TEXT,
+    secret=TEXT,
+    status=WORD,
+)
+def create(call: Call) -> Json:
     """Answer POST webhooks."""
-    _check_name(body["name"])
+    _check_name(call["name"])
     request = pb.CreateWebhookRequest(
-        namespace=namespace,
         webhook=pb.Webhook(
-            name=body["name"],
-            url=body["url"],
-            events=_events(body.get("events")),
-            description=body.get("description") or "",
-            secret=body.get("secret") or "",
-            status=_status(body.get("status")),
+            name=call["name"],
+            url=call["url"],
+            events=_events(call["events"]),
+            description=call["description"],
+            secret=call["secret"],
+            status=_status(call["status"]),
         ),
     )
-    with _mlflows_texts(body):
-        return {"webhook": show(registry.CreateWebhook(request, caller).webhook)}
+    with _mlflows_texts(call["url"]):
+        return {"webhook": show(call.ask(call.registry.CreateWebhook, request).webhook)}
 
 
-def list_(registry: Registry, caller: Caller, namespace: str, query: Mapping[str, Any]) -> Json:
+@takes(max_results=COUNT.up_to(2**31 - 1, default=DEFAULT_RESULTS), page_token=TEXT)
+def list_(call: Call) -> Json:
     """Answer GET webhooks."""
-    most = int(query.get("max_results") or DEFAULT_RESULTS)
-    if not 1 <= most <= MOST_RESULTS:
-        raise _invalid("max_results must be between 1 and 1000.")
-    token = query.get("page_token") or ""
-    request = pb.ListWebhooksRequest(namespace=namespace, page_size=most, page_token=token)
-    try:
-        answer = registry.ListWebhooks(request, caller)
-    except errors.RegistryError as error:
-        if error.reason != "INVALID_PAGE_TOKEN":
-            raise
-        raise _invalid("Invalid page token, could not base64-decode", error) from error
+    if not 1 <= call["max_results"] <= MOST_RESULTS:
+        raise invalid("max_results must be between 1 and 1000.")
+    request = pb.ListWebhooksRequest(page_size=call["max_results"], page_token=call["page_token"])
+    bad_token = invalid("Invalid page token, could not base64-decode")
+    with saying({"INVALID_PAGE_TOKEN": bad_token}):
+        answer = call.ask(call.registry.ListWebhooks, request)
     shown: Json = {"webhooks": [show(hook) for hook in answer.webhooks if _told(hook)]}
     if answer.next_page_token:
         shown["next_page_token"] = answer.next_page_token
     return shown
 
 
-def get(registry: Registry, caller: Caller, namespace: str, webhook_id: str) -> Json:
+@takes(webhook_id=TEXT.needed)
+def get(call: Call) -> Json:
     """Answer GET webhooks/ID."""
-    return {"webhook": show(_get(registry, caller, namespace, webhook_id))}
+    return {"webhook": show(_found(call))}
 
 
-def update(
-    registry: Registry, caller: Caller, namespace: str, webhook_id: str, body: Mapping[str, Any]
-) -> Json:
+@takes(
+    webhook_id=TEXT.needed,
+    name=TEXT,
+    description=TEXT_IF_ANY,
+    url=TEXT,
+    events=OBJECTS,
+    secret=TEXT_IF_ANY,
+    status=WORD,
+)
+def update(call: Call) -> Json:
     """Answer PATCH webhooks/ID: what is absent stays, and so does an empty name or URL."""
-    before = _get(registry, caller, namespace, webhook_id)
-    changes: Json = {name: body[name] for name in ("name", "url") if body.get(name)}
-    changes |= {
-        name: body[name] for name in ("description", "secret") if body.get(name) is not None
-    }
+    before = _found(call)
+    changes: Json = {name: call[name] for name in ("name", "url") if call[name]}
+    changes |= {name: call[name] for name in ("description", "secret") if call[name] is not None}
     if "name" in changes:
         _check_name(changes["name"])
-    if body.get("events"):
-        changes["events"] = _events(body["events"])
-    if body.get("status") is not None:
-        changes["status"] = _status(body["status"])
+    if call["events"]:
+        changes["events"] = _events(call["events"])
+    if call["status"] is not None:
+        changes["status"] = _status(call["status"])
     if not changes:
         return {"webhook": show(before)}
-    request = pb.UpdateWebhookRequest(
-        namespace=namespace, id=webhook_id, update=pb.WebhookUpdate(**changes)
-    )
+    request = pb.UpdateWebhookRequest(id=before.id, update=pb.WebhookUpdate(**changes))
     request.update_mask.paths.extend(changes)
-    with _mlflows_texts(body):
-        return {"webhook": show(registry.UpdateWebhook(request, caller).webhook)}
+    with _mlflows_texts(call["url"]):
+        return {"webhook": show(call.ask(call.registry.UpdateWebhook, request).webhook)}
 
 
-def delete(registry: Registry, caller: Caller, namespace: str, webhook_id: str) -> Json:
+@takes(webhook_id=TEXT.needed)
+def delete(call: Call) -> Json:
     """Answer DELETE webhooks/ID."""
-    _get(registry, caller, namespace, webhook_id)
-    registry.DeleteWebhook(pb.DeleteWebhookRequest(namespace=namespace, id=webhook_id), caller)
+    found = _found(call)
+    call.ask(call.registry.DeleteWebhook, pb.DeleteWebhookRequest(id=found.id))
     return {}
 
 
-def test(
-    registry: Registry, caller: Caller, namespace: str, webhook_id: str, body: Mapping[str, Any]
-) -> Json:
+@takes(webhook_id=TEXT.needed, event=OBJECT)
+def test(call: Call) -> Json:
     """Answer POST webhooks/ID/test; the receiver's own words are never shown."""
-    hook = _get(registry, caller, namespace, webhook_id)
-    asked = _events([body["event"]]) if body.get("event") else _told(hook)
-    request = pb.TestWebhookRequest(namespace=namespace, id=webhook_id, event=asked[0])
-    answer = registry.TestWebhook(request, caller)
+    hook = _found(call)
+    event = _event(call["event"]) if call["event"] else _told(hook)[0]
+    request = pb.TestWebhookRequest(id=hook.id, event=event)
+    answer = call.ask(call.registry.TestWebhook, request)
     result: Json = {"success": answer.success}
     if answer.response_status:
         result["response_status"] = answer.response_status
@@ -160,20 +167,20 @@ def _told(hook: pb.Webhook) -> list[str]:
     return [event for event in happenings.MLFLOW if everything or event in hook.events]
 
 
-def _get(registry: Registry, caller: Caller, namespace: str, webhook_id: str) -> pb.Webhook:
-    request = pb.GetWebhookRequest(namespace=namespace, id=webhook_id)
-    hook = registry.GetWebhook(request, caller).webhook
+def _found(call: Call) -> pb.Webhook:
+    """Find the webhook that a call is about, if MLflow's clients may see it."""
+    gone = absent(f"Webhook with ID {call['webhook_id']} not found.")
+    request = pb.GetWebhookRequest(id=call["webhook_id"])
+    with saying({"WEBHOOK_NOT_FOUND": gone, "INVALID_FIELD": gone}):
+        hook = call.ask(call.registry.GetWebhook, request).webhook
     if not _told(hook):
-        text = f"Webhook with ID {webhook_id} not found."
-        raise errors.not_found("WEBHOOK_NOT_FOUND", "webhook", webhook_id, text)
+        raise gone
     return hook
 
 
 def _events(given: Any) -> list[str]:
     if not given:
-        raise _invalid(
-            f"Webhook events must be a non-empty list of WebhookEvent objects: {given or []}."
-        )
+        raise invalid("Webhook events must be a non-empty list of WebhookEvent objects: [].")
     return [_event(event) for event in given]
 
 
@@ -184,7 +191,7 @@ def _event(given: Mapping[str, Any]) -> str:
         known = sorted(
             event.partition(".")[2] for event in happenings.MLFLOW if event.startswith(f"{entity}.")
         )
-        raise _invalid(
+        raise invalid(
             f"Invalid action '{action}' for entity '{entity}'. Valid actions are: {known}"
         )
     return f"{entity}.{action}"
@@ -195,7 +202,7 @@ def _status(given: Any) -> pb.WebhookStatus.ValueType:
     try:
         return pb.WebhookStatus.Value(f"WEBHOOK_STATUS_{word}")
     except ValueError:
-        raise _invalid(f"Invalid webhook status: {given!r}.") from None
+        raise invalid(f"Invalid webhook status: {given!r}.") from None
 
 
 def _word(given: Any, words: tuple[str, ...]) -> str:
@@ -207,7 +214,7 @@ def _word(given: Any, words: tuple[str, ...]) -> str:
 
 def _check_name(name: str) -> None:
     if len(name) > _LONGEST_NAME or not _NAME.fullmatch(name):
-        raise _invalid(
+        raise invalid(
             f"Webhook name {name!r} is invalid. It must start and end with a letter or digit, "
             "be less than 63 characters long, and contain only letters, digits, dots (.), "
             "underscores (_), and hyphens (-)."
@@ -215,20 +222,14 @@ def _check_name(name: str) -> None:
 
 
 @contextmanager
-def _mlflows_texts(body: Mapping[str, Any]) -> Iterator[None]:
+def _mlflows_texts(url: str) -> Iterator[None]:
     """Say what is wrong in MLflow's words, which name no field of the contract."""
+    # MLflow also names the address: whoever asks learns what a name means in here.
+    private = f"Webhook URL must not resolve to a non-public IP address. {url!r}"
     try:
-        yield
+        with saying({"WEBHOOK_ADDRESS_REFUSED": invalid(private)}):
+            yield
     except errors.RegistryError as error:
-        if error.reason == "WEBHOOK_ADDRESS_REFUSED":
-            # MLflow also names the address: whoever asks learns what a name means in here.
-            text = f"Webhook URL must not resolve to a non-public IP address. {body.get('url')!r}"
-            raise _invalid(text, error) from error
         if error.reason == "INVALID_FIELD" and error.fields:
-            raise _invalid(error.fields[0].description, error) from error
+            raise invalid(error.fields[0].description) from error
         raise
-
-
-def _invalid(text: str, error: errors.RegistryError | None = None) -> errors.RegistryError:
-    fields = error.fields if error is not None else [errors.FieldViolation("webhook", text)]
-    return errors.RegistryError("INVALID_FIELD", text, fields=fields)

@@ -188,6 +188,28 @@ def _read_tag(item: Any) -> Tag:
     return key, value
 
 
+def _read_object(value: Any) -> Json:
+    if not isinstance(value, dict):
+        raise _Mistyped
+    return value
+
+
+def _read_objects(value: Any) -> list[Json]:
+    if not isinstance(value, list):
+        raise _Mistyped
+    return [_read_object(item) for item in value]
+
+
+def _read_word(value: Any) -> str | int:
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise _Mistyped
+    return value
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
 def _is_text(value: Any) -> bool:
     return isinstance(value, str)
 
@@ -206,6 +228,10 @@ TEXT_IF_ANY = Field(_read_text, _is_text, None)
 COUNT = Field(_read_count, _is_like_a_count, 0)
 FLAG = Field(_read_flag, _is_flag, default=False)
 TEXTS = Field(_read_texts, _are_texts, (), repeated=True)
+#: An enum's value, by name or by number.
+WORD = Field(_read_word, _is_text, None)
+OBJECT = Field(_read_object, _is_object, None)
+OBJECTS = Field(_read_objects, _is_list, (), repeated=True)
 TAGS = Field(_read_tags, _is_list, (), repeated=True)
 
 
