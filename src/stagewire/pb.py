@@ -1,6 +1,7 @@
 """Every message and enum of the contract under one name: `pb.Model`, `pb.WatchRequest`."""
 
 from modelregistry.v1.audit_service_pb2 import *
+from modelregistry.v1.configuration_service_pb2 import *
 from modelregistry.v1.deployment_service_pb2 import *
 from modelregistry.v1.error_reason_pb2 import *
 from modelregistry.v1.limits_pb2 import *

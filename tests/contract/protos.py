@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from modelregistry.v1 import (
     audit_service_pb2,
+    configuration_service_pb2,
     deployment_service_pb2,
     error_reason_pb2,
     limits_pb2,
@@ -45,6 +46,7 @@ FILES: list[FileDescriptor] = [
     module.DESCRIPTOR
     for module in (
         audit_service_pb2,
+        configuration_service_pb2,
         deployment_service_pb2,
         error_reason_pb2,
         limits_pb2,

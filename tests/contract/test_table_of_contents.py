@@ -14,8 +14,8 @@ STREAMS = {
 CALLS = {method.name for method in protos.methods()} - STREAMS
 
 
-def test_watch_is_the_only_stream() -> None:
-    assert {"Watch"} == STREAMS
+def test_watches_and_exports_are_the_only_streams() -> None:
+    assert {"Watch", "ExportRegistry"} == STREAMS
 
 
 def test_rpc_names_are_unique_across_services() -> None:

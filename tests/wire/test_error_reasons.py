@@ -216,6 +216,13 @@ def _(scene: Scene) -> None:
     set_alias(scene.client, 2)
 
 
+@case("IMPORT_CONFLICT")
+def _(scene: Scene) -> None:
+    model = pb.ModelRecord(model=pb.Model(id="another", name="churn"))
+    request = pb.ImportRegistryRequest(records=[pb.RegistryRecord(model=model)])
+    scene.churn(0).configuration.ImportRegistry(request)
+
+
 @case("REVISION_MISMATCH")
 def _(scene: Scene) -> None:
     request = pb.SetModelTagsRequest(model="churn", tags={"a": "1"}, expected_revision=1)

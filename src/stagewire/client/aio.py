@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import grpc.aio
 from modelregistry.v1.audit_service_pb2_grpc import AuditServiceStub
+from modelregistry.v1.configuration_service_pb2_grpc import ConfigurationServiceStub
 from modelregistry.v1.deployment_service_pb2_grpc import DeploymentServiceStub
 from modelregistry.v1.metrics_service_pb2_grpc import MetricsServiceStub
 from modelregistry.v1.namespace_service_pb2_grpc import NamespaceServiceStub
@@ -72,6 +73,7 @@ class AsyncClient:
         self.stages = StageServiceStub(channel)
         self.metrics = MetricsServiceStub(channel)
         self.deployments = DeploymentServiceStub(channel)
+        self.configuration = ConfigurationServiceStub(channel)
         self.audit = AuditServiceStub(channel)
         self.webhooks = WebhookServiceStub(channel)
         self.watches = WatchServiceStub(channel)

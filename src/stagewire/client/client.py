@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 from modelregistry.v1.audit_service_pb2_grpc import AuditServiceStub
+from modelregistry.v1.configuration_service_pb2_grpc import ConfigurationServiceStub
 from modelregistry.v1.deployment_service_pb2_grpc import DeploymentServiceStub
 from modelregistry.v1.metrics_service_pb2_grpc import MetricsServiceStub
 from modelregistry.v1.namespace_service_pb2_grpc import NamespaceServiceStub
@@ -33,12 +34,12 @@ if TYPE_CHECKING:
 class Client:
     """One connection to a registry, for any number of threads.
 
-    `registry`, `namespaces`, `stages`, `metrics`, `deployments`, `audit`, `webhooks` and
-    `watches` are the generated stubs: every unary call takes the contract's request and returns
+    `registry`, `namespaces`, `stages`, `metrics`, `deployments`, `configuration`, `audit`,
+    `webhooks` and `watches` are the generated stubs: every unary call takes the contract's request and returns
     its answer, or raises a `StagewireError`. Left unset, `namespace` and `request_id` are filled,
     reads never answer with less than this client has seen, and a call ends after
-    `timeout_seconds`. Streams are begun with `watch`, which resumes them; `watches.Watch` itself
-    is the bare call.
+    `timeout_seconds`. Streams are begun with `watch`, which resumes them; `watches.Watch` itself is
+    the bare call.
 
     `address` defaults to STAGEWIRE_ADDRESS, else 127.0.0.1:50051; `token` to STAGEWIRE_TOKEN.
     With `credentials` the channel is TLS. When the registry lost history, the read that noticed
@@ -80,6 +81,7 @@ class Client:
         self.stages = StageServiceStub(channel)
         self.metrics = MetricsServiceStub(channel)
         self.deployments = DeploymentServiceStub(channel)
+        self.configuration = ConfigurationServiceStub(channel)
         self.audit = AuditServiceStub(channel)
         self.webhooks = WebhookServiceStub(channel)
         self.watches = WatchServiceStub(channel)

@@ -176,6 +176,10 @@ class AliasExists(AlreadyExists):
     """The alias is on another version and `reassign` was not set."""
 
 
+class ImportConflict(AlreadyExists):
+    """What is to be imported is there with other content."""
+
+
 class Aborted(StagewireError):
     """Somebody else was there at the same time: read again and decide again."""
 

@@ -26,6 +26,7 @@ from stagewire.hooks import HookRules, Vault
 from stagewire.server import interceptors, logging, servicers
 from stagewire.server.addresses import CheckedNetwork, refuse_host
 from stagewire.server.deliveries import Deliverer, DeliveryPace
+from stagewire.server.exports import Exports
 from stagewire.server.posting import Post
 from stagewire.server.watches import Pace, Watches
 from stagewire.service.deliveries import Book
@@ -47,6 +48,7 @@ log = structlog.get_logger("stagewire.server")
 
 TIDY_SECONDS = 3600
 _WATCH_SERVICE = "modelregistry.v1.WatchService"
+_CONFIGURATION_SERVICE = "modelregistry.v1.ConfigurationService"
 
 #: Keepalive finds dead peers; ages end connections in order, so that load spreads over replicas.
 #: Without a grace, open streams would keep a connection for ever.
@@ -122,6 +124,7 @@ class Server:
             most=settings.max_watches,
             most_starting=settings.max_starting_watches,
         )
+        self.exports = Exports(self.database, self.stream_pool)
         self.admission = interceptors.Admission(settings.max_pending_calls)
         self.health = health.aio.HealthServicer()
         self.server = grpc.aio.server(options=GRPC_OPTIONS)
@@ -190,6 +193,8 @@ class Server:
             )
             if service.full_name == _WATCH_SERVICE:
                 handlers["Watch"] = watch_handler(self.watches)
+            if service.full_name == _CONFIGURATION_SERVICE:
+                handlers["ExportRegistry"] = self.exports.handler()
             generic = grpc.method_handlers_generic_handler(service.full_name, handlers)
             self.server.add_generic_rpc_handlers((generic,))
             names.append(service.full_name)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from modelregistry.v1 import (
     audit_service_pb2,
+    configuration_service_pb2,
     deployment_service_pb2,
     metrics_service_pb2,
     namespace_service_pb2,
@@ -45,6 +46,7 @@ SERVICES: tuple[ServiceDescriptor, ...] = tuple(
         deployment_service_pb2,
         audit_service_pb2,
         webhook_service_pb2,
+        configuration_service_pb2,
     )
     for service in module.DESCRIPTOR.services_by_name.values()
 )

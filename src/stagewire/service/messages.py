@@ -55,6 +55,8 @@ def _stamp(message: Any, row: Any, tx: Tx) -> None:
         message.create_time.CopyFrom(timestamp(row.create_time))
     if row.revision != tx.revision:
         message.revision = row.revision
+    # By itself: what is imported in this transaction was changed long before.
+    if row.update_time != tx.time:
         message.update_time.CopyFrom(timestamp(row.update_time))
 
 
@@ -252,4 +254,5 @@ def fill_resource(
         item.activity_time.CopyFrom(moment)
     if item.revision == 0:
         item.revision = revision
+    if not item.HasField("update_time"):
         item.update_time.CopyFrom(moment)

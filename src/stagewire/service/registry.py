@@ -14,6 +14,7 @@ from stagewire.service import (
     deliveries,
     deployments,
     holdings,
+    imports,
     metrics,
     models,
     namespaces,
@@ -107,6 +108,8 @@ class Registry:
     TestWebhook = visit(deliveries.made_up, deliveries.tried)
     ListDeliveries = read(webhooks.list_deliveries)
     RedeliverWebhook = note(webhooks.redeliver)
+
+    ImportRegistry = write(imports.apply)
 
     def __init__(
         self, database: Database, *, sources: Sources = PERMISSIVE, hooks: HookRules = NO_HOOKS

@@ -222,7 +222,7 @@ def _versions(
         rows = tx.rows(statement.where(place > bound))
         owners = {row.model_id: row for row in rows}
         found = states.of(tx, owners, rows)
-        primaries = _primaries(tx, {s.model_id for s in found if s.stages})
+        primaries = primaries_of(tx, {s.model_id for s in found if s.stages})
         for state in found:
             held = [
                 pb.StagePrimary(
@@ -236,7 +236,8 @@ def _versions(
         after = (rows[-1].model_id, rows[-1].number)
 
 
-def _primaries(tx: Tx, model_ids: set[str]) -> dict[tuple[str, str], int]:
+def primaries_of(tx: Tx, model_ids: set[str]) -> dict[tuple[str, str], int]:
+    """Read the primary of each stage that versions of these models hold, by stage key."""
     holder = schema.StageHolder
     statement = (
         sa.select(holder.model_id, holder.stage_key, sa.func.max(holder.number).label("number"))

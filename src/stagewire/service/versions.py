@@ -118,7 +118,7 @@ def _add(
         "update_time": tx.time,
     }
     tx.insert(schema.Version, **values)
-    _insert_satellites(tx, owner.id, number, satellites)
+    insert_satellites(tx, owner.id, number, satellites)
     state = messages.version(tx, SimpleNamespace(**values), owner, satellites)
     history.record_version(
         tx,
@@ -173,7 +173,8 @@ def _parent(tx: Tx, owner: lookup.Row, parent: pb.ParentVersion) -> pb.ParentVer
     )
 
 
-def _insert_satellites(tx: Tx, model_id: str, number: int, satellites: Satellites) -> None:
+def insert_satellites(tx: Tx, model_id: str, number: int, satellites: Satellites) -> None:
+    """Insert what a version has in rows of their own."""
     key = {"model_id": model_id, "number": number}
     for table, pairs in (
         (schema.VersionTag, satellites.tags),

@@ -97,6 +97,10 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """ALREADY_EXISTS. The alias is on another version and `reassign` was not set.
     Example: SetAlias "champion" on version 2 while version 1 has it.
     """
+    ERROR_REASON_IMPORT_CONFLICT: _ErrorReason.ValueType  # 44
+    """ALREADY_EXISTS. What is to be imported is there with other content; the resource is the
+    first such record. Example: ImportRegistry of a model whose name another one bears here.
+    """
     ERROR_REASON_REVISION_MISMATCH: _ErrorReason.ValueType  # 60
     """ABORTED. The resource is not at expected_revision; metadata `current_revision`
     has the present one. Read again and decide again. Example: two editors, one model.
@@ -298,6 +302,10 @@ ERROR_REASON_STAGE_EXISTS: ErrorReason.ValueType  # 42
 ERROR_REASON_ALIAS_EXISTS: ErrorReason.ValueType  # 43
 """ALREADY_EXISTS. The alias is on another version and `reassign` was not set.
 Example: SetAlias "champion" on version 2 while version 1 has it.
+"""
+ERROR_REASON_IMPORT_CONFLICT: ErrorReason.ValueType  # 44
+"""ALREADY_EXISTS. What is to be imported is there with other content; the resource is the
+first such record. Example: ImportRegistry of a model whose name another one bears here.
 """
 ERROR_REASON_REVISION_MISMATCH: ErrorReason.ValueType  # 60
 """ABORTED. The resource is not at expected_revision; metadata `current_revision`
