@@ -140,6 +140,13 @@ WRITES: dict[str, tuple[Any, Any]] = {
         pb.RemoveFromStageRequest(**{**FIRST, "version": 2}, stage="Production"),
     ),
     "RollbackStage": (churn, pb.RollbackStageRequest(**CHURN, stage="Production")),
+    "ImportRegistry": (
+        None,
+        pb.ImportRegistryRequest(
+            records=[pb.RegistryRecord(model=pb.ModelRecord(model=pb.Model(id="1", name="churn")))],
+            request_id=ID,
+        ),
+    ),
 }
 
 

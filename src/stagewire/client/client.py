@@ -35,11 +35,11 @@ class Client:
     """One connection to a registry, for any number of threads.
 
     `registry`, `namespaces`, `stages`, `metrics`, `deployments`, `configuration`, `audit`,
-    `webhooks` and `watches` are the generated stubs: every unary call takes the contract's request and returns
-    its answer, or raises a `StagewireError`. Left unset, `namespace` and `request_id` are filled,
-    reads never answer with less than this client has seen, and a call ends after
-    `timeout_seconds`. Streams are begun with `watch`, which resumes them; `watches.Watch` itself is
-    the bare call.
+    `webhooks` and `watches` are the generated stubs: every unary call takes the contract's
+    request and returns its answer, or raises a `StagewireError`. Left unset, `namespace` and
+    `request_id` are filled, reads never answer with less than this client has seen, and a call
+    ends after `timeout_seconds`. Streams are begun with `watch`, which resumes them;
+    `watches.Watch` itself is the bare call.
 
     `address` defaults to STAGEWIRE_ADDRESS, else 127.0.0.1:50051; `token` to STAGEWIRE_TOKEN.
     With `credentials` the channel is TLS. When the registry lost history, the read that noticed

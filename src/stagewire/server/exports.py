@@ -17,7 +17,7 @@ from stagewire.service import exports, limits
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
-    from stagewire.store.database import Database
+    from stagewire.service.registry import Registry
 
 METHOD = "modelregistry.v1.ConfigurationService.ExportRegistry"
 # Each reads the whole registry and holds a copy of it on disk.
@@ -29,9 +29,9 @@ SLOW_SECONDS = 300.0
 class Exports:
     """All exports of this process."""
 
-    def __init__(self, database: Database, executor: Executor) -> None:
-        """Read from `database`, few at a time; others wait for their turn."""
-        self.database = database
+    def __init__(self, registry: Registry, executor: Executor) -> None:
+        """Read a registry, few at a time; others wait for their turn."""
+        self.database = registry.database
         self.executor = executor
         self._turns = asyncio.Semaphore(AT_ONCE)
 

@@ -124,7 +124,7 @@ class Server:
             most=settings.max_watches,
             most_starting=settings.max_starting_watches,
         )
-        self.exports = Exports(self.database, self.stream_pool)
+        self.exports = Exports(self.registry, self.stream_pool)
         self.admission = interceptors.Admission(settings.max_pending_calls)
         self.health = health.aio.HealthServicer()
         self.server = grpc.aio.server(options=GRPC_OPTIONS)
