@@ -37,6 +37,7 @@ _MODELS = "Models and versions"
 _STAGES = "Stages"
 _RUNNING = "What runs, what happened"
 _SERVER = "The server"
+_MOVING = "Moving in and out"
 
 CONTENTS: dict[str, Entry] = {
     "model": Entry("models", "Register, find, rename and retire models.", _MODELS),
@@ -85,6 +86,12 @@ CONTENTS: dict[str, Entry] = {
     "serve": Entry("serving", "Run the registry's server until it is told to stop.", _SERVER),
     "health": Entry(
         "health", "Ask grpc.health.v1 whether the server serves; exit 1 unless it does.", _SERVER
+    ),
+    "export": Entry(
+        "exports", "Write everything as lines of JSON, or into an MLflow server.", _MOVING
+    ),
+    "import": Entry(
+        "imports", "Bring an export in, or a registry of MLflow; again without harm.", _MOVING
     ),
     "namespace": Entry("namespaces", "Keep one registry for each team or tenant.", _SERVER),
     "database": Entry(

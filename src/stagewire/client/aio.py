@@ -18,13 +18,13 @@ from modelregistry.v1.watch_service_pb2_grpc import WatchServiceStub
 from modelregistry.v1.webhook_service_pb2_grpc import WebhookServiceStub
 
 from stagewire import pb
-from stagewire.client import channels, errors, interceptors, requests
+from stagewire.client import channels, errors, interceptors, requests, statuses
 from stagewire.client.follower import BACKOFF, Follower
 from stagewire.client.history import History
 from stagewire.client.watch import AsyncWatch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
     from types import TracebackType
     from typing import Self
 
@@ -219,6 +219,17 @@ class AsyncClient:
                 requests.log_metrics(model, version, metrics, step=step, dataset=dataset)
             )
         ).logged
+
+    async def export(
+        self, *, namespaces: Iterable[str] = (), with_log: bool = False
+    ) -> AsyncIterator[pb.ExportRegistryResponse]:
+        """Read everything at one revision, a part at a time. Refuses as ExportRegistry."""
+        request = pb.ExportRegistryRequest(namespaces=namespaces, with_log=with_log)
+        try:
+            async for part in self.configuration.ExportRegistry(request, metadata=self._metadata):
+                yield part
+        except grpc.RpcError as error:
+            raise statuses.of(error) from None
 
     def watch(
         self,

@@ -18,13 +18,13 @@ from modelregistry.v1.watch_service_pb2_grpc import WatchServiceStub
 from modelregistry.v1.webhook_service_pb2_grpc import WebhookServiceStub
 
 from stagewire import pb
-from stagewire.client import channels, errors, interceptors, requests
+from stagewire.client import channels, errors, interceptors, requests, statuses
 from stagewire.client.follower import BACKOFF, Follower
 from stagewire.client.history import History
 from stagewire.client.watch import Watch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from types import TracebackType
     from typing import Self
 
@@ -38,8 +38,8 @@ class Client:
     `webhooks` and `watches` are the generated stubs: every unary call takes the contract's
     request and returns its answer, or raises a `StagewireError`. Left unset, `namespace` and
     `request_id` are filled, reads never answer with less than this client has seen, and a call
-    ends after `timeout_seconds`. Streams are begun with `watch`, which resumes them;
-    `watches.Watch` itself is the bare call.
+    ends after `timeout_seconds`. Streams are begun with `watch`, which resumes them, and
+    `export`; the stubs' own are the bare calls.
 
     `address` defaults to STAGEWIRE_ADDRESS, else 127.0.0.1:50051; `token` to STAGEWIRE_TOKEN.
     With `credentials` the channel is TLS. When the registry lost history, the read that noticed
@@ -217,6 +217,16 @@ class Client:
         return self.metrics.LogMetrics(
             requests.log_metrics(model, version, metrics, step=step, dataset=dataset)
         ).logged
+
+    def export(
+        self, *, namespaces: Iterable[str] = (), with_log: bool = False
+    ) -> Iterator[pb.ExportRegistryResponse]:
+        """Read everything at one revision, a part at a time. Refuses as ExportRegistry."""
+        request = pb.ExportRegistryRequest(namespaces=namespaces, with_log=with_log)
+        try:
+            yield from self.configuration.ExportRegistry(request, metadata=self._metadata)
+        except grpc.RpcError as error:
+            raise statuses.of(error) from None
 
     def watch(
         self,

@@ -7,7 +7,6 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from stagewire import errors, pb
-from stagewire.service import messages
 from stagewire.store import lookup, schema
 
 if TYPE_CHECKING:
@@ -42,6 +41,8 @@ class Batch:
     #: Versions that got stages or aliases, and those of them that got stages.
     moved: dict[Place, None] = field(default_factory=dict)
     staged: set[Place] = field(default_factory=set)
+    #: Versions that are here with other content: what they hold is not added to.
+    skipped: set[Place] = field(default_factory=set)
     #: What versions that were there were found by before.
     before: dict[Place, pb.MatchKeys] = field(default_factory=dict)
 
@@ -135,8 +136,3 @@ def differs(fields: Iterable[str]) -> str:
         f"is here with other content: {', '.join(fields)}; keep what is here by skipping, or "
         "import into another registry"
     )
-
-
-def micros_or(message: Any, name: str, default: int) -> int:
-    """Read a time of a record that need not say it."""
-    return messages.micros(getattr(message, name)) if message.HasField(name) else default

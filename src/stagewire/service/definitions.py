@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from stagewire import errors, names, pb
-from stagewire.service import exports, history, messages
-from stagewire.service.arrivals import micros_or
+from stagewire.service import exports, history, messages, rows
 from stagewire.store import lookup, schema
 
 if TYPE_CHECKING:
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
 
 _SPACE = sa.select(schema.Namespace).where(schema.Namespace.name == sa.bindparam("name"))
 _BORNE = sa.select(schema.Name.name).where(schema.Name.namespace == sa.bindparam("name")).limit(1)
-_DEFINITION = ("name", "description", "position", "active", "occupancy", "displace_to")
 
 
 def exists(tx: Tx, space: str) -> bool:
@@ -114,7 +112,7 @@ def _complete(
         there = defined.get(names.stage_key(stage.name))
         if there is None:
             missing.append(stage)
-        elif any(_said(stage, name) != getattr(there, name) for name in _DEFINITION):
+        elif any(getattr(there, name) != value for name, value in rows.stage(stage).items()):
             differing.append(f"stage {stage.name!r}")
     if differing:
         batch.conflict(
@@ -133,8 +131,8 @@ def _complete(
 def _put(tx: Tx, space: str, stages: Iterable[pb.Stage], defined: dict[str, lookup.Row]) -> None:
     for stage in stages:
         key = names.stage_key(stage.name)
-        values = {name: _said(stage, name) for name in _DEFINITION}
-        values.update(_values(tx, stage))
+        values = rows.stage(stage)
+        values.update(rows.times(stage, revision=tx.revision, now=tx.time))
         place = {"namespace": space, "key": key}
         if key in defined:
             tx.update(schema.Stage, place, **values)
@@ -144,15 +142,6 @@ def _put(tx: Tx, space: str, stages: Iterable[pb.Stage], defined: dict[str, look
         history.record_stage(tx, kind, messages.stage(tx, SimpleNamespace(**place, **values)))
 
 
-def _said(stage: pb.Stage, name: str) -> Any:
-    value = getattr(stage, name)
-    return value or pb.STAGE_OCCUPANCY_SHARED if name == "occupancy" else value
-
-
-def _values(tx: Tx, message: Any) -> dict[str, Any]:
-    return {
-        "description": message.description,
-        "revision": tx.revision,
-        "create_time": micros_or(message, "create_time", tx.time),
-        "update_time": micros_or(message, "update_time", tx.time),
-    }
+def _values(tx: Tx, message: pb.Namespace) -> dict[str, Any]:
+    stamps = rows.times(message, revision=tx.revision, now=tx.time)
+    return {"description": message.description, **stamps}

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from stagewire import errors, names, pb
-from stagewire.service import exports, history, messages
-from stagewire.service.arrivals import micros_or, missing
+from stagewire.service import exports, history, rows
+from stagewire.service.arrivals import missing
 from stagewire.service.states import of as states_of
 from stagewire.store import schema
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from stagewire.service.arrivals import Batch
     from stagewire.service.exports import Steps
@@ -69,6 +69,10 @@ class _Pasts:
         before = exports.BEFORE_THE_LOG + step
         return self._revisions.get(model_id, {}).get(step, before)
 
+    def places(self, model_id: str) -> Callable[[int], int]:
+        """Give what turns a step of a model into a revision."""
+        return lambda step: self.revision(model_id, step)
+
     def step(self, model_id: str, revision: int | None) -> int:
         """Give the step of a revision that is kept."""
         if revision is None:
@@ -108,6 +112,10 @@ def take_in(batch: Batch) -> None:
                         f"records[{index}].{kind}",
                         "a deleted version holds nothing; say when it ended",
                     )
+                if place in batch.skipped:
+                    subject = f"what version {record.version} of {record.model_id} holds"
+                    batch.conflict(index, subject, "its version was skipped")
+                    continue
                 write(batch, past, index, record)
 
 
@@ -135,8 +143,7 @@ def _move(batch: Batch, past: _Pasts, index: int, wanted: pb.StageMoveRecord) ->
     elif past.lived(model_id):
         batch.conflict(index, subject, _WENT_ON)
     else:
-        undo = past.revision(model_id, wanted.undo_step) if wanted.undo_step else None
-        tx.insert(_MOVE, **place, undo=undo)
+        tx.insert(_MOVE, **rows.stage_move(wanted, past.places(model_id)))
         batch.imported += 1
 
 
@@ -162,21 +169,7 @@ def _tenure(batch: Batch, past: _Pasts, index: int, wanted: pb.StageTenureRecord
     if stays and (problem := _full(batch, index, wanted, key)):
         batch.conflict(index, subject, problem)
         return
-    tx.insert(
-        _HOLDER,
-        **place,
-        entered_revision=entered,
-        stage=wanted.stage,
-        cause=wanted.cause or pb.STAGE_ENTRY_CAUSE_TRANSITION,
-        displaced_from=wanted.displaced_from,
-        entered_time=micros_or(wanted, "entered_time", tx.time),
-        entered_by=wanted.entered_by,
-        entered_reason=wanted.entered_reason,
-        left_revision=None if stays else past.revision(owner.id, wanted.left_step),
-        left_time=None if stays else messages.micros(wanted.left_time),
-        left_by=wanted.left_by,
-        left_reason=wanted.left_reason,
-    )
+    tx.insert(_HOLDER, **rows.stage_tenure(wanted, past.places(owner.id), now=tx.time))
     batch.imported += 1
     if stays:
         batch.moved[owner.id, wanted.version] = None
@@ -221,17 +214,7 @@ def _alias(batch: Batch, past: _Pasts, index: int, wanted: pb.AliasTenureRecord)
     if lasts and (number := tx.scalar(_ALIAS_NOW, **place)) is not None:
         batch.conflict(index, subject, f"is on version {number} here; skip it, or move it there")
         return
-    tx.insert(
-        _ALIAS,
-        **place,
-        set_revision=set_at,
-        number=wanted.version,
-        set_time=micros_or(wanted, "set_time", tx.time),
-        set_by=wanted.set_by,
-        unset_revision=None if lasts else past.revision(owner.id, wanted.unset_step),
-        unset_time=None if lasts else messages.micros(wanted.unset_time),
-        unset_by=wanted.unset_by,
-    )
+    tx.insert(_ALIAS, **rows.alias_tenure(wanted, past.places(owner.id), now=tx.time))
     batch.imported += 1
     if lasts:
         batch.moved[owner.id, wanted.version] = None

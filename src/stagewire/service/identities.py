@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
 from stagewire import errors, names, pb
-from stagewire.service import definitions, exports
-from stagewire.service.arrivals import differing, differs, micros_or, missing
+from stagewire.service import definitions, exports, rows
+from stagewire.service.arrivals import differing, differs, missing
 from stagewire.store import lookup, schema
 
 if TYPE_CHECKING:
@@ -83,40 +83,11 @@ def _add_model(batch: Batch, index: int, wanted: pb.ModelRecord) -> None:
     if taken:
         batch.conflict(index, subject, taken, foreign=model.id)
         return
-    values: dict[str, Any] = {
-        "id": model.id,
-        "namespace": space,
-        "name": model.name,
-        "description": model.description,
-        "owner": model.owner,
-        "creator": model.creator,
-        "first_number": first,
-        "next_number": max(wanted.next_number, first),
-        "deleted": model.deleted,
-        "purged": model.purged,
-        "mlflow_time": micros_or(wanted, "activity_time", micros_or(model, "update_time", tx.time)),
-        "revision": tx.revision,
-        "create_time": micros_or(model, "create_time", tx.time),
-        "update_time": micros_or(model, "update_time", tx.time),
-    }
+    values = rows.model(wanted, now=tx.time)
+    values.update(rows.times(model, revision=tx.revision, now=tx.time))
     tx.insert(schema.Model, **values)
-    tx.insert_many(
-        schema.ModelTag,
-        [{"model_id": model.id, "key": k, "value": v} for k, v in model.tags.items()],
-    )
-    tx.insert_many(
-        schema.NameRange,
-        [
-            {
-                "namespace": space,
-                "name": r.name,
-                "first": r.first,
-                "last": r.last or None,
-                "model_id": model.id,
-            }
-            for r in ranges
-        ],
-    )
+    tx.insert_many(schema.ModelTag, rows.model_tags(model))
+    tx.insert_many(schema.NameRange, [rows.name_range(space, model.id, r) for r in ranges])
     for name in dict.fromkeys(r.name for r in ranges):
         row = tx.rows(lookup.NAME, namespace=space, name=name)[0]
         given = max((r.last + 1 for r in ranges if r.name == name and r.last), default=1)
@@ -198,7 +169,9 @@ def take_in_names(batch: Batch) -> None:
         elif (row.renamed_id or "") == wanted.renamed_model_id and (
             row.next_number >= wanted.next_number
         ):
-            batch.unchanged += 1
+            # It came with its model, a moment ago.
+            batch.imported += row.model_id in batch.new_models
+            batch.unchanged += row.model_id not in batch.new_models
         else:
             tx.update(
                 schema.Name,

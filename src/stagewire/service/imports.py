@@ -7,7 +7,6 @@ export would say, so an import and an export can't differ on what content is.
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -20,10 +19,10 @@ from stagewire.service import (
     history,
     identities,
     metrics,
+    rows,
     versions,
 )
-from stagewire.service.arrivals import Batch, differing, differs, micros_or
-from stagewire.service.messages import Satellites
+from stagewire.service.arrivals import Batch, differing, differs
 from stagewire.service.snapshots import primaries_of
 from stagewire.service.states import of as states_of
 from stagewire.store import lookup, schema
@@ -115,8 +114,8 @@ def _versions(batch: Batch) -> None:
     asked = [(v.model_id, v.version) for _, v in batch.records["version"]]
     present = batch.present(asked)
     owners = {model_id: batch.owners[model_id] for model_id, _ in present}
-    rows = list(present.values())
-    found = {(v.model_id, v.version): v for v in exports.versions(tx, owners, rows)}
+    there = list(present.values())
+    found = {(v.model_id, v.version): v for v in exports.versions(tx, owners, there)}
     for index, wanted in batch.records["version"]:
         path = f"records[{index}].version"
         for name in ("model_id", "version"):
@@ -137,6 +136,7 @@ def _versions(batch: Batch) -> None:
         if fields:
             subject = f"version {wanted.version} of model {owner.name!r}"
             batch.conflict(index, subject, differs(fields))
+            batch.skipped.add(place)
         else:
             batch.unchanged += 1
 
@@ -155,39 +155,10 @@ def _bare(wanted: pb.ModelVersion, found: pb.ModelVersion) -> pb.ModelVersion:
 
 
 def _add_version(batch: Batch, owner: Any, wanted: pb.ModelVersion) -> None:
-    tx, lineage = batch.tx, wanted.lineage
-    tx.insert(
-        schema.Version,
-        model_id=owner.id,
-        number=wanted.version,
-        namespace=owner.namespace,
-        source=wanted.source,
-        status=wanted.status or pb.MODEL_VERSION_STATUS_READY,
-        status_message=wanted.status_message,
-        description=wanted.description,
-        signature=wanted.signature,
-        flavors=json.dumps(list(wanted.flavors)) if wanted.flavors else "",
-        run_id=lineage.run_id,
-        run_link=lineage.run_link,
-        experiment=lineage.experiment,
-        git_commit=lineage.git_commit,
-        git_repository=lineage.git_repository,
-        content_digest=wanted.content_digest
-        or versions.content_digest(wanted, list(lineage.parents)),
-        creator=wanted.creator,
-        deleted=wanted.deleted,
-        purged=wanted.purged,
-        revision=tx.revision,
-        create_time=micros_or(wanted, "create_time", tx.time),
-        update_time=micros_or(wanted, "update_time", tx.time),
-    )
-    satellites = Satellites(
-        tags=dict(wanted.tags),
-        params=dict(wanted.params),
-        datasets=list(lineage.datasets),
-        parents=list(lineage.parents),
-    )
-    versions.insert_satellites(tx, owner.id, wanted.version, satellites)
+    tx = batch.tx
+    stamps = rows.times(wanted, revision=tx.revision, now=tx.time)
+    tx.insert(schema.Version, **rows.version(wanted, owner.namespace), **stamps)
+    versions.insert_satellites(tx, owner.id, wanted.version, rows.satellites(wanted))
     if wanted.version >= owner.next_number:
         batch.raise_next_number(owner.id, wanted.version + 1)
     batch.new_versions[owner.id, wanted.version] = None
@@ -221,8 +192,8 @@ def _record(batch: Batch) -> None:
             key = {"model_id": place[0], "number": place[1]}
             tx.update(schema.Version, key, revision=tx.revision)
     new = [batch.owners[model_id] for model_id in sorted(batch.new_models)]
-    rows = tx.connection.execute(_MODELS, {"ids": [m.id for m in new]}).all() if new else ()
-    for record, row in zip(exports.models(tx, rows) if rows else (), rows, strict=True):
+    made = tx.connection.execute(_MODELS, {"ids": [m.id for m in new]}).all() if new else ()
+    for record, row in zip(exports.models(tx, made) if made else (), made, strict=True):
         found = history.keys(row.namespace, models=[row.name])
         history.record_model(
             tx,
@@ -259,8 +230,8 @@ def _kind_of(state: pb.Model | pb.ModelVersion, resource: str) -> pb.ChangeKind.
 
 def _states(batch: Batch) -> Iterator[tuple[pb.ModelVersion, list[pb.StagePrimary]]]:
     tx = batch.tx
-    rows = batch.present([*batch.new_versions, *batch.moved])
-    found = states_of(tx, batch.owners, list(rows.values()))
+    touched = batch.present([*batch.new_versions, *batch.moved])
+    found = states_of(tx, batch.owners, list(touched.values()))
     primaries = primaries_of(tx, {s.model_id for s in found if s.stages})
     for state in found:
         yield (

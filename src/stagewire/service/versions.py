@@ -15,7 +15,7 @@ from stagewire.service.messages import Satellites
 from stagewire.store import filters, lookup, pages, schema
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from stagewire.store.transactions import Tx
 
@@ -175,13 +175,21 @@ def _parent(tx: Tx, owner: lookup.Row, parent: pb.ParentVersion) -> pb.ParentVer
 
 def insert_satellites(tx: Tx, model_id: str, number: int, satellites: Satellites) -> None:
     """Insert what a version has in rows of their own."""
+    for table, rows in satellite_rows(model_id, number, satellites):
+        tx.insert_many(table, rows)
+
+
+def satellite_rows(
+    model_id: str, number: int, satellites: Satellites
+) -> Iterator[tuple[type[schema.Table], list[dict[str, Any]]]]:
+    """Give what a version has in rows of their own, by table."""
     key = {"model_id": model_id, "number": number}
     for table, pairs in (
         (schema.VersionTag, satellites.tags),
         (schema.VersionParam, satellites.params),
     ):
-        tx.insert_many(table, [{**key, "key": k, "value": v} for k, v in pairs.items()])
-    tx.insert_many(
+        yield table, [{**key, "key": k, "value": v} for k, v in pairs.items()]
+    yield (
         schema.VersionDataset,
         [
             {
@@ -195,7 +203,7 @@ def insert_satellites(tx: Tx, model_id: str, number: int, satellites: Satellites
             for position, dataset in enumerate(satellites.datasets)
         ],
     )
-    tx.insert_many(
+    yield (
         schema.VersionParent,
         [
             {
