@@ -10,6 +10,7 @@ from typing import IO, TYPE_CHECKING, Annotated
 import typer
 
 from stagewire.cli import groups, output, texts
+from stagewire.cli.arguments import DryRun
 from stagewire.cli.sessions import Session, command
 
 if TYPE_CHECKING:
@@ -61,6 +62,50 @@ def file(
     with _whole(Path(target)) as written:
         count = _write(parts, written)
     texts.remark(f"wrote {count:,} records to {target}")
+
+
+@command(
+    app,
+    "mlflow",
+    examples=[
+        "stagewire export mlflow --to http://mlflow.internal:5000 --dry-run",
+        "stagewire export mlflow --to http://mlflow.internal:5000 -n risk --fill-gaps",
+    ],
+)
+def mlflow(
+    session: Session,
+    *,
+    target: Annotated[
+        str,
+        typer.Option("--to", metavar="URL", help="The MLflow server.", show_default=False),
+    ],
+    workspace: Annotated[
+        str,
+        typer.Option("--workspace", metavar="NAME", help="MLflow's workspace, where it has them."),
+    ] = "",
+    fill_gaps: Annotated[
+        bool,
+        typer.Option(
+            "--fill-gaps",
+            help="Keep numbers: make and delete a version there for each that is missing here.",
+        ),
+    ] = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Write a namespace's living models into an MLflow server, through its REST API.
+
+    Versions are made in the order of their numbers, with tags, descriptions, runs, aliases and the
+    one stage that MLflow can show. What differs or could not be brought is listed at the end. A
+    second run changes nothing.
+
+    The server is asked with MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or
+    MLFLOW_TRACKING_TOKEN.
+    """
+    from stagewire.cli import mlflow_exports
+
+    mlflow_exports.bring_out(
+        session, target, workspace=workspace, fill_gaps=fill_gaps, dry_run=dry_run
+    )
 
 
 def _write(parts: "Iterable[pb.ExportRegistryResponse]", file: IO[str]) -> int:

@@ -95,6 +95,52 @@ def file(
     report(session, sent, steps)
 
 
+@command(
+    app,
+    "mlflow",
+    examples=[
+        "stagewire import mlflow --from sqlite:///mlflow.db",
+        "stagewire import mlflow --from http://mlflow.internal:5000 --dry-run",
+        "stagewire import mlflow --from postgresql://mlflow@db/mlflow -n risk -o json",
+    ],
+)
+def mlflow(
+    session: Session,
+    *,
+    source: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            metavar="URL",
+            help="http://…, or MLflow's database: sqlite:///mlflow.db, postgresql://…",
+            show_default=False,
+        ),
+    ],
+    workspaces: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--workspace", metavar="NAME", help="Only this one of MLflow's; may be repeated."
+        ),
+    ] = None,
+    on_conflict: OnConflict = Conflict.FAIL,
+    dry_run: DryRun = False,
+    reason: Reason = "",
+) -> None:
+    """Bring a registry of MLflow in: models, versions, stages, aliases, tags, runs and times.
+
+    Versions keep their numbers. MLflow's default workspace goes into --namespace, every other one
+    into the namespace of its name. What differs or could not be brought is listed at the end. An
+    import that was interrupted is run again and completes; a second run changes nothing.
+
+    A server is asked with MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or
+    MLFLOW_TRACKING_TOKEN.
+    """
+    from stagewire.cli import mlflow_imports
+
+    steps = Steps(on_conflict, dry_run=dry_run, reason=reason)
+    mlflow_imports.bring_in(session, source, workspaces or [], steps)
+
+
 @contextmanager
 def _seekable(source: str) -> Iterator[IO[str]]:
     """Open what is to be imported so that it can be read twice."""
@@ -205,7 +251,8 @@ def report(session: Session, done: "Sum", steps: Steps, **more: Any) -> None:
         text=text,
     )
     for one in done.skipped[:_MOST_SHOWN]:
-        texts.remark(f"{one.place}: {one.subject} {one.description}")
+        where = "" if one.subject.startswith(one.place) else f"{one.place}: "
+        texts.remark(f"{where}{one.subject} {one.description}")
     if len(done.skipped) > _MOST_SHOWN:
         texts.remark(f"and {len(done.skipped) - _MOST_SHOWN:,} more; -o json has them all")
     if steps.refused:

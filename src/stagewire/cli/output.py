@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from stagewire.cli.views import Column, View
 
     M = TypeVar("M", bound=Message)
+    R = TypeVar("R")
 
 _INTEGERS = {FieldDescriptor.CPPTYPE_INT64, FieldDescriptor.CPPTYPE_UINT64}
 #: Wide enough that no table is ever folded where nobody looks: in a pipe or a file.
@@ -131,7 +132,12 @@ def progress() -> "Progress":
     )
 
 
-def table(messages: "Sequence[M]", columns: "Sequence[Column[M]]") -> "RenderableType":
+def show_table(rows: "Sequence[R]", columns: "Sequence[Column[R]]") -> None:
+    """Print what is no message of the contract as a table."""
+    _print(table(rows, columns))
+
+
+def table(messages: "Sequence[R]", columns: "Sequence[Column[R]]") -> "RenderableType":
     """Lay messages out in columns, leaving out optional columns in which nothing stands.
 
     Nothing is ever cut: in a narrow terminal the long columns are folded first, then all.

@@ -14,18 +14,20 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 M = TypeVar("M", bound=Message)
+#: A column may also show what is no message.
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, eq=False)
-class Column(Generic[M]):
+class Column(Generic[R]):
     """One column of a table. One that is not `always` shown needs a text in some row."""
 
     header: str
-    text: Callable[[M], str]
+    text: Callable[[R], str]
     right: bool = False
     always: bool = True
     whole: bool = True
-    style: Callable[[M], str] | None = None
+    style: Callable[[R], str] | None = None
 
 
 def _nothing(_: Any) -> Iterable["RenderableType"]:

@@ -37,6 +37,12 @@ class Sum:
     unchanged: int = 0
     skipped: list[Skipped] = field(default_factory=list)
 
+    def add(self, other: Sum) -> None:
+        """Add what came of others."""
+        self.imported += other.imported
+        self.unchanged += other.unchanged
+        self.skipped += other.skipped
+
 
 @dataclass
 class Sender:
