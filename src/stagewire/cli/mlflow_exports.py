@@ -51,6 +51,10 @@ def bring_out(
             "changed": target.changed,
             "unchanged": target.unchanged,
             "dry_run": dry_run,
+            "numbers": {
+                name: {str(number): there for number, there in others.items()}
+                for name, others in target.numbers.items()
+            },
             "findings": [vars(finding) for finding in findings],
         },
         session.output,

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 #: The tag of a version whose number MLflow did not keep.
 NUMBER_TAG = "stagewire.version"
 _VERSIONS = 1000
+#: Numbers that the report's table names; JSON has them all.
+_SHOWN = 5
 _READY = pb.MODEL_VERSION_STATUS_READY
 
 
@@ -37,6 +39,8 @@ class Target:
     created: int = 0
     changed: int = 0
     unchanged: int = 0
+    #: By model, the numbers here of versions made now that have others there.
+    numbers: dict[str, dict[int, int]] = field(default_factory=dict)
     _kept: dict[int, str] = field(default_factory=dict)
 
     def put(
@@ -50,6 +54,7 @@ class Target:
             self._kept = {}
             for version in versions:
                 self._version(model, version, known)
+            self._tell_numbers(model.name)
             held = {a["alias"]: str(a["version"]) for a in (there or {}).get("aliases", ())}
             for alias, number in sorted(aliases.items()):
                 self._alias(model.name, alias, number, held)
@@ -156,48 +161,62 @@ class Target:
         """Create a version, marked where MLflow will not give it its number."""
         following = max((int(row["version"]) for row in known.values()), default=0) + 1
         while self.fill_gaps and following < version.version:
-            following = self._fill(model.name, following) + 1
+            following = self._fill(version, following) + 1
         tags = dict(version.tags)
         if following != version.version:
             tags[NUMBER_TAG] = str(version.version)
-        self.created += 1
         made: dict[str, Any] = {"version": str(following), "current_stage": NO_STAGE}
         if not self.dry_run:
-            made = self.server.create(
-                "model-versions/create",
-                name=model.name,
-                source=version.source,
-                run_id=version.lineage.run_id,
-                run_link=version.lineage.run_link,
-                description=version.description,
-                tags=_tags(tags),
-            )["model_version"]
+            made = self._make(version, tags)
+        self.created += 1
         known[version.version] = made
         if int(made["version"]) != version.version:
             self._mark(model.name, version.version, made, marked=NUMBER_TAG in tags)
         return made
 
     def _mark(self, name: str, number: int, made: Any, *, marked: bool) -> None:
-        """Say which number a version has here, to whoever reads the report and to a second run."""
-        self._tell(
-            f"version {number} of model {name!r}",
-            "version",
-            f"is number {made['version']} in MLflow, which numbers versions itself",
-            "--fill-gaps makes and deletes a version there for each number that is missing",
-        )
+        """Keep which number a version has there, for the report and for a second run."""
+        self.numbers.setdefault(name, {})[number] = int(made["version"])
         if not marked:
             # The highest versions there were deleted: what follows was not to be foreseen.
             body = {"name": name, "version": str(made["version"])}
             tag = {"key": NUMBER_TAG, "value": str(number)}
             self.server.change("POST", "model-versions/set-tag", **body, **tag)
 
-    def _fill(self, name: str, following: int) -> int:
+    def _tell_numbers(self, name: str) -> None:
+        others = self.numbers.get(name)
+        if not others:
+            return
+        shown = [f"{number} is {there}" for number, there in list(others.items())[:_SHOWN]]
+        self._tell(
+            f"model {name!r}",
+            "versions",
+            f"{len(others)} have other numbers in MLflow, which numbers them itself: "
+            f"{', '.join(shown)}{', …' * (len(others) > _SHOWN)}",
+            "--fill-gaps makes and deletes a version there for each number that is missing",
+        )
+
+    def _make(self, version: pb.ModelVersion, tags: dict[str, str]) -> dict[str, Any]:
+        answer = self.server.create(
+            "model-versions/create",
+            name=version.model,
+            source=version.source,
+            run_id=version.lineage.run_id,
+            run_link=version.lineage.run_link,
+            description=version.description,
+            tags=_tags(tags),
+        )
+        made: dict[str, Any] = answer["model_version"]
+        return made
+
+    def _fill(self, version: pb.ModelVersion, following: int) -> int:
         """Make a version and delete it, so that the next one gets the number after it."""
         if self.dry_run:
             return following
-        made = self.server.create("model-versions/create", name=name, source="stagewire:gap")
-        number = made["model_version"]["version"]
-        self.server.change("DELETE", "model-versions/delete", name=name, version=number)
+        # As the one that follows: MLflow looks at sources and runs, and would refuse others.
+        number = self._make(version, {})["version"]
+        place = {"name": version.model, "version": str(number)}
+        self.server.change("DELETE", "model-versions/delete", **place)
         return int(number)
 
     def _update(self, there: Any, version: pb.ModelVersion) -> None:
