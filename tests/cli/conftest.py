@@ -1,5 +1,6 @@
 """A real server on a free port for the whole run, and command lines against it."""
 
+import logging
 import os
 import re
 import shlex
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 from stagewire.cli import main
 
@@ -44,6 +46,15 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("STAGEWIRE_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("COLUMNS", "100")
+
+
+@pytest.fixture
+def silent_servers() -> Iterator[None]:
+    """Keep what servers of this process log out of what commands print."""
+    before = structlog.get_config()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    yield
+    structlog.configure(**before)
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """`stagewire export` and `stagewire import` between real servers, killed, repeated and refused."""
 
 import json
-import logging
 import os
 import signal
 import subprocess
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
 
 from stagewire import pb
 from stagewire.client import Client
@@ -23,14 +21,7 @@ from tests.factories import model, version
 from tests.moving import content, exported, live
 from tests.servers import RunningServer
 
-
-@pytest.fixture(autouse=True)
-def _silent_servers() -> Iterator[None]:
-    """Keep what servers of this process log out of what commands print."""
-    before = structlog.get_config()
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    yield
-    structlog.configure(**before)
+pytestmark = pytest.mark.usefixtures("silent_servers")
 
 
 @pytest.fixture
