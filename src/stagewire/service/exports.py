@@ -89,8 +89,8 @@ class Spool:
     def _seal(self) -> None:
         data = self._part.SerializeToString(deterministic=True)
         self._file.write(_LENGTH.pack(len(data)) + data)
-        self._part.Clear()
-        self._part_bytes = 0
+        # A new one: a message that is cleared keeps all the memory that it ever had.
+        self._part, self._part_bytes = pb.ExportRegistryResponse(), 0
 
     def parts(self) -> Iterator[bytes]:
         """Give the messages to send, in order; the first says how many records there are."""

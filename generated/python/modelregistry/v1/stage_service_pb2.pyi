@@ -875,7 +875,9 @@ class StageTenure(google.protobuf.message.Message):
     version: builtins.int
     """Number of the version."""
     entered_revision: builtins.int
-    """Revision at which it entered."""
+    """Revision at which it entered; negative for what was imported with its history, before this
+    log: there the order alone counts.
+    """
     entered_by: builtins.str
     """Who moved it."""
     entered_reason: builtins.str
@@ -883,7 +885,7 @@ class StageTenure(google.protobuf.message.Message):
     cause: Global___StageEntryCause.ValueType
     """How it came."""
     left_revision: builtins.int
-    """Revision at which it left; 0 means it is there still."""
+    """Revision at which it left, negative as above; 0 means it is there still."""
     left_by: builtins.str
     """Who made it leave."""
     left_reason: builtins.str
