@@ -239,6 +239,46 @@ def test_what_the_contract_forbids_is_reported_with_its_remedy(
     assert bring_in(mlflow, "-o json --on-conflict skip").json["imported"] == 0
 
 
+def test_where_files_are_and_logged_models_are_brought(
+    make_mlflow: Callable[[str], Mlflow], bring_in: Callable[..., Ran], client: Client
+) -> None:
+    mlflow = make_mlflow("3.17")
+    mlflow.model("churn")
+    mlflow.version("churn", 1, source="models:/m-1234", storage_location="s3://mlflow/m-1234")
+    mlflow.version("churn", 2, source="models:/churn/1", storage_location="s3://mlflow/m-1234")
+
+    assert bring_in(mlflow, "-o json").json["findings"] == []
+
+    first, second = client.resolve("churn", version=1), client.resolve("churn", version=2)
+    assert (first.lineage.logged_model_id, first.storage_uri) == ("m-1234", "s3://mlflow/m-1234")
+    assert second.storage_uri == "s3://mlflow/m-1234"
+    assert [(p.model, p.version) for p in second.lineage.parents] == [("churn", 1)]
+    assert first.activity_time.ToMilliseconds() == T + 11
+
+
+def test_sources_that_a_server_does_not_take_are_named_and_can_be_left_out(
+    run: Run,
+    database_url: str,
+    make_mlflow: Callable[[str], Mlflow],
+    silent_servers: None,
+) -> None:
+    mlflow = make_mlflow("2.9")
+    mlflow.model("churn", 1)
+    mlflow.version("churn", 2, source="/etc/passwd", current_stage="Production")
+    mlflow.version("churn", 3, source="s3://models/../secrets")
+    with RunningServer(database_url, source_policy="traversal") as strict:
+        line = f"import mlflow --from {mlflow.url} --address {strict.address}"
+
+        refused = run(line)
+        skipping = run(f"{line} --on-conflict skip -o json").json
+
+    assert refused.code == 1
+    assert "version 2 of model 'churn'" in refused.err
+    assert "SOURCE_UNSAFE" in refused.err
+    assert "source_policy" in refused.err
+    assert (skipping["imported"], len(skipping["skipped"])) == (3, 3)
+
+
 def test_the_report_is_a_table_for_people(
     make_mlflow: Callable[[str], Mlflow], bring_in: Callable[..., Ran]
 ) -> None:

@@ -90,7 +90,7 @@ class Sender:
         kind = record.WhichOneof("record") or ""
         message = getattr(record, kind)
         model_id = message.model.id if kind == "model" else getattr(message, "model_id", "")
-        number = getattr(message, "version", 0) if kind in {"tenure", "alias"} else 0
+        number = getattr(message, "version", 0) if kind in {"tenure", "alias", "points"} else 0
         gone = model_id in self._models or (
             kind == "name" and message.renamed_model_id in self._models
         )

@@ -230,8 +230,11 @@ class Conversion:
             creator=self._cut(subject, "user_id", version.user_id, _USER),
             create_time=self._time(subject, "creation_timestamp", version.creation_time),
             update_time=_time(changed),
+            activity_time=_time(changed),
+            storage_uri=self._storage(subject, version),
         )
         lineage = pb.Lineage(
+            logged_model_id=_logged_model(version.source),
             run_id=self._cut(subject, "run_id", version.run_id, _RUN_ID),
             run_link=self._cut(subject, "run_link", version.run_link, _RUN_LINK),
         )
@@ -240,6 +243,15 @@ class Conversion:
         if lineage.ByteSize():
             message.lineage.CopyFrom(lineage)
         return message
+
+    def _storage(self, subject: str, version: Version) -> str:
+        """Give where the files are, where the source does not say it itself."""
+        location = self._clean(subject, "storage_location", version.storage_location)
+        if len(location) > _SOURCE:
+            what = f"has {len(location):,} characters, at most {_SOURCE:,}; the source stands"
+            self._tell(subject, "storage_location", what, "register it anew from a shorter path")
+            return version.source
+        return location or version.source
 
     def _parent(self, version: Version) -> pb.ParentVersion | None:
         """Give the version that this one is a copy of, where its source says so."""
@@ -380,6 +392,13 @@ def _time(millis: int | None) -> Timestamp | None:
     if not millis or millis < 0:
         return None
     return Timestamp(seconds=millis // 1000, nanos=millis % 1000 * 1_000_000)
+
+
+def _logged_model(source: str) -> str:
+    """Give the id of the logged model that a source names."""
+    name = source.removeprefix("models:/")
+    named = source.startswith("models:/m-") and not set(name) & set("/@")
+    return name[:_RUN_ID] if named else ""
 
 
 def _without_nul(text: str) -> str:

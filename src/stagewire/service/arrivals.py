@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from stagewire.store.transactions import Tx
 
 #: What a comparison leaves out when a record does not say it.
-_UNSAID = ("create_time", "update_time", "activity_time", "content_digest", "storage_uri")
+_UNSAID = ("create_time", "update_time", "activity_time", "content_digest")
 #: A version: its model's id and its number.
 Place = tuple[str, int]
 
@@ -100,6 +100,13 @@ class Batch:
             f"records[{index}].{kind}.version",
             f"model {self.owners[place[0]].name!r} has no version {place[1]}; import it first",
         )
+
+    def goes_with_skipped(self, index: int, place: Place) -> bool:
+        """Leave out what belongs to a version that was not imported, and say so."""
+        if place not in self.skipped:
+            return False
+        self.conflict(index, f"what belongs to version {place[1]}", "goes with it, and is left out")
+        return True
 
     def raise_next_number(self, model_id: str, number: int) -> None:
         """Have a model go on from a number."""

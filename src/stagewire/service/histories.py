@@ -103,6 +103,8 @@ def take_in(batch: Batch) -> None:
     for kind, write in (("tenure", _tenure), ("alias", _alias)):
         for index, record in batch.records[kind]:
             place = (record.model_id, record.version)
+            if batch.goes_with_skipped(index, place):
+                continue
             if (
                 batch.owner(index, kind, record.model_id) is not None
                 and (version := batch.version(index, kind, place, present)) is not None
@@ -112,10 +114,6 @@ def take_in(batch: Batch) -> None:
                         f"records[{index}].{kind}",
                         "a deleted version holds nothing; say when it ended",
                     )
-                if place in batch.skipped:
-                    subject = f"what version {record.version} of {record.model_id} holds"
-                    batch.conflict(index, subject, "its version was skipped")
-                    continue
                 write(batch, past, index, record)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from stagewire import errors, names, pb
+from stagewire import errors, names, pb, sources
 from stagewire.service import (
     definitions,
     exports,
@@ -130,7 +130,11 @@ def _versions(batch: Batch) -> None:
         if place in batch.new_versions:
             raise errors.invalid(f"{path}.version", "is imported twice in one call")
         if place not in found:
-            _add_version(batch, owner, wanted)
+            if refusal := _source_refused(tx, wanted):
+                batch.conflict(index, f"version {wanted.version} of model {owner.name!r}", refusal)
+                batch.skipped.add(place)
+            else:
+                _add_version(batch, owner, wanted)
             continue
         fields = differing(_bare(wanted, found[place]), found[place])
         if fields:
@@ -141,6 +145,21 @@ def _versions(batch: Batch) -> None:
             batch.unchanged += 1
 
 
+def _source_refused(tx: Tx, wanted: pb.ModelVersion) -> str:
+    """Say why this server takes no version from where a version's files are, or nothing."""
+    origin = sources.Origin(wanted.lineage.run_id, wanted.lineage.logged_model_id)
+    try:
+        for uri in (wanted.source, wanted.storage_uri):
+            tx.sources.check(uri, origin)
+    except errors.RegistryError as error:
+        return (
+            f"has a source that this server does not take ({error.reason}): "
+            f"{error.fields[0].description}; import into a server whose source_policy and "
+            "source_roots allow it, or skip it"
+        )
+    return ""
+
+
 def _bare(wanted: pb.ModelVersion, found: pb.ModelVersion) -> pb.ModelVersion:
     """Take from a version what records of their own have, and what follows from its model."""
     bare = pb.ModelVersion()
@@ -148,6 +167,7 @@ def _bare(wanted: pb.ModelVersion, found: pb.ModelVersion) -> pb.ModelVersion:
     for name in ("stages", "aliases", "metrics", "revision"):
         bare.ClearField(name)
     bare.namespace, bare.model = found.namespace, found.model
+    bare.storage_uri = bare.storage_uri or bare.source
     bare.status = bare.status or pb.MODEL_VERSION_STATUS_READY
     if not bare.lineage.ByteSize():
         bare.ClearField("lineage")
@@ -157,7 +177,7 @@ def _bare(wanted: pb.ModelVersion, found: pb.ModelVersion) -> pb.ModelVersion:
 def _add_version(batch: Batch, owner: Any, wanted: pb.ModelVersion) -> None:
     tx = batch.tx
     stamps = rows.times(wanted, revision=tx.revision, now=tx.time)
-    tx.insert(schema.Version, **rows.version(wanted, owner.namespace), **stamps)
+    tx.insert(schema.Version, **rows.version(wanted, owner.namespace, now=tx.time), **stamps)
     versions.insert_satellites(tx, owner.id, wanted.version, rows.satellites(wanted))
     if wanted.version >= owner.next_number:
         batch.raise_next_number(owner.id, wanted.version + 1)
@@ -174,6 +194,8 @@ def _points(batch: Batch) -> None:
                 "each point needs its time, or it would be new each time it is imported",
             )
         place = (points.model_id, points.version)
+        if batch.goes_with_skipped(index, place):
+            continue
         if (
             batch.owner(index, "points", points.model_id) is None
             or batch.version(index, "points", place, present) is None

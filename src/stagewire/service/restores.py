@@ -125,7 +125,7 @@ def _put(tx: Tx, waiting: _Rows, record: pb.RegistryRecord, spaces: dict[str, st
             ranges = [rows.name_range(values["namespace"], values["id"], r) for r in message.ranges]
             waiting.put(schema.NameRange, *ranges)
         case pb.ModelVersion():
-            values = rows.version(message, spaces[message.model_id])
+            values = rows.version(message, spaces[message.model_id], now=0)
             stamps = rows.times(message, revision=message.revision, now=0)
             waiting.put(schema.Version, {**values, **stamps})
             for table, page in versions.satellite_rows(

@@ -75,7 +75,7 @@ def name_range(space: str, model_id: str, wanted: pb.NameRange) -> dict[str, Any
     }
 
 
-def version(wanted: pb.ModelVersion, space: str) -> dict[str, Any]:
+def version(wanted: pb.ModelVersion, space: str, *, now: int) -> dict[str, Any]:
     """Give a version, without its revision and times and what has rows of its own."""
     lineage = wanted.lineage
     return {
@@ -93,11 +93,14 @@ def version(wanted: pb.ModelVersion, space: str) -> dict[str, Any]:
         "experiment": lineage.experiment,
         "git_commit": lineage.git_commit,
         "git_repository": lineage.git_repository,
+        "logged_model_id": lineage.logged_model_id,
+        "storage_uri": "" if wanted.storage_uri == wanted.source else wanted.storage_uri,
         "content_digest": wanted.content_digest
         or versions.content_digest(wanted, list(lineage.parents)),
         "creator": wanted.creator,
         "deleted": wanted.deleted,
         "purged": wanted.purged,
+        "mlflow_time": micros_or(wanted, "activity_time", micros_or(wanted, "update_time", now)),
     }
 
 
