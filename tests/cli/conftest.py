@@ -48,6 +48,14 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "100")
 
 
+@pytest.fixture(autouse=True)
+def _own_log_lines() -> Iterator[None]:
+    """Let commands that silence the log silence only themselves."""
+    before = structlog.get_config()
+    yield
+    structlog.configure(**before)
+
+
 @pytest.fixture
 def silent_servers() -> Iterator[None]:
     """Keep what servers of this process log out of what commands print."""

@@ -59,6 +59,7 @@ class ServerProcess:
             **os.environ,
             "STAGEWIRE_LOG_LEVEL": "warning",
             "STAGEWIRE_HTTP_ADDRESS": "127.0.0.1:0",
+            "STAGEWIRE_SOURCE_POLICY": "permissive",
             **{f"STAGEWIRE_{name.upper()}": str(value) for name, value in settings.items()},
         }
         self._process: subprocess.Popen[bytes] | None = None

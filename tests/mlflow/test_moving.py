@@ -17,6 +17,7 @@ import pytest
 
 from stagewire import pb
 from stagewire.client import Client
+from tests.mlflow import processes
 from tests.servers import RunningServer
 
 if TYPE_CHECKING:
@@ -24,19 +25,16 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.mlflow, pytest.mark.timeout(600)]
 
-PYTHONS = os.environ.get("STAGEWIRE_MLFLOW_PYTHON", "").split(os.pathsep)
 FILLING = Path(__file__).parent / "filling.py"
 MANY = 10_000
 #: What one command may take for all of them, many times what it takes.
 MANY_SECONDS = 120
 
 
-@pytest.fixture(scope="session", params=PYTHONS, ids=lambda path: Path(path).parents[1].name)
-def mlflow_python(request: pytest.FixtureRequest) -> str:
-    """Give a Python that has MLflow."""
-    python: str = request.param
-    assert python, "set STAGEWIRE_MLFLOW_PYTHON to the Python of an environment with MLflow"
-    return python
+@pytest.fixture(scope="session")
+def mlflow_python() -> str:
+    """Give a Python that has MLflow, its server included."""
+    return str(processes.mlflow_python("3"))
 
 
 @pytest.fixture(scope="session")

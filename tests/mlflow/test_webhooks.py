@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ import pytest
 
 from stagewire import pb
 from stagewire.client import Client
+from tests.mlflow.processes import mlflow_python
 from tests.receivers import Receiver
 from tests.servers import RunningServer
 from tests.webhooks.conftest import NEAR
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.mlflow
 
-#: An interpreter that has MLflow 3.3 or newer.
-PYTHON = os.environ.get("STAGEWIRE_MLFLOW_PYTHON", "python3")
 SECRET = "geheim ünd whsec_"
 
 #: Signs each letter anew with MLflow's own function, and reads its event with MLflow's classes.
@@ -62,7 +60,7 @@ def judge(posts: Sequence[Post]) -> list[Any]:
     """Have MLflow look at letters."""
     letters = [{"headers": post.headers, "body": post.body.decode()} for post in posts]
     ran = subprocess.run(
-        [PYTHON, "-c", JUDGE],
+        [mlflow_python("3"), "-c", JUDGE],
         input=json.dumps({"secret": SECRET, "letters": letters}),
         capture_output=True,
         text=True,

@@ -112,6 +112,10 @@ class RequestIdReused(InvalidArgument):
     """The request_id was used for another request."""
 
 
+class WebhookAddressRefused(InvalidArgument):
+    """The webhook's URL leads to an address that is not public."""
+
+
 class SourceUnsafe(InvalidArgument):
     """The source steps out of its path."""
 
@@ -152,6 +156,14 @@ class StageEmpty(NotFound):
 
 class AgentNotFound(NotFound):
     """No agent of this name has reported, or it is forgotten."""
+
+
+class WebhookNotFound(NotFound):
+    """There is no such webhook, or it is deleted."""
+
+
+class DeliveryNotFound(NotFound):
+    """The webhook has no such delivery in its history."""
 
 
 class AlreadyExists(StagewireError):
@@ -250,6 +262,14 @@ class NotDeleted(FailedPrecondition):
 
 class Purged(FailedPrecondition):
     """The resource was purged and can't come back."""
+
+
+class SecretsKeyMissing(FailedPrecondition):
+    """The server has no key to encrypt a webhook's secret with."""
+
+
+class WebhookDisabled(FailedPrecondition):
+    """The webhook is disabled; enable it first."""
 
 
 class OtherLog(FailedPrecondition):
