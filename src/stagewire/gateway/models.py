@@ -109,18 +109,19 @@ def delete(call: Call) -> Json:
 @takes(name=TEXT.needed, stages=TEXTS)
 def latest_versions(call: Call) -> Json:
     """Show for each stage asked for the version that speaks for it."""
-    name = call["name"]
+    name, stages = call["name"], call["stages"]
     checks.model_name(name)
-    try:
-        with saying(errors.of_model(name)):
-            found = call.ask(
-                call.registry.GetLatestVersions,
-                pb.GetLatestVersionsRequest(model=name, stages=call["stages"]),
-            )
-    except refusals.RegistryError as error:
-        if error.reason != "STAGE_NOT_FOUND":
-            raise
-        raise unknown_stage(call, *call["stages"]) from None
+    defined = {names.stage_key(answers.NONE), *call.stages}
+    unknown = [stage for stage in stages if names.stage_key(stage) not in defined]
+    texts = errors.of_model(name)
+    if stages:
+        texts["STAGE_NOT_FOUND"] = unknown_stage(call, *stages)
+    # Stages are looked at after the model, also those that could not be any.
+    request = pb.GetLatestVersionsRequest(model=name, stages=[] if unknown else stages)
+    with saying(texts):
+        found = call.ask(call.registry.GetLatestVersions, request)
+    if unknown:
+        raise unknown_stage(call, *stages)
     return listed("model_versions", answers.latest_versions(call, found.latest_versions))
 
 
