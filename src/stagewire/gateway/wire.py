@@ -6,6 +6,7 @@ fields first, then what is missing, field by field.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from dataclasses import dataclass, replace
@@ -24,6 +25,7 @@ Json = dict[str, Any]
 Tag = tuple[str, str]
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_LONG_NUMBER = re.compile(rb"\d{19}")
 _INT64 = range(-(2**63), 2**63)
 
 
@@ -72,14 +74,15 @@ def read_body(body: bytes) -> Json:
 
 
 def _parsed(body: bytes) -> Any:
+    if _LONG_NUMBER.search(body) is None:
+        with contextlib.suppress(ValueError):
+            return orjson.loads(body)
+    # Python's own parser takes what clients in Python can write: NaN, lone surrogates, and
+    # integers of any length, which are not rounded, for refusals repeat them.
     try:
-        return orjson.loads(body)
-    except ValueError:
-        # Python's own parser takes what clients in Python can write: NaN, lone surrogates.
-        try:
-            return json.loads(body)
-        except (ValueError, RecursionError):
-            return None
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
 
 
 def read_query(shape: Shape, pairs: list[tuple[str, str]]) -> Json:
