@@ -35,9 +35,10 @@ def create(call: Call) -> Json:
     is_prompt = checks.marks_prompt(dict(call["tags"]))
     if is_prompt:
         checks.prompt_source(source)
-    named = "" if is_prompt else _named_model(source)
+    named = "" if is_prompt else _named_model(call, source)
     if named:
         _refuse_prompt(call, source, named)
+        source = _of_no_stage(call, source, named)
     checks.model_name(name)
     wanted = pb.ModelVersion(
         source=source,
@@ -56,13 +57,18 @@ def create(call: Call) -> Json:
     return {"model_version": answers.model_version(call, made.version)}
 
 
-def _named_model(source: str) -> str:
+def _named_model(call: Call, source: str) -> str:
     """Name the model whose version a source is, if it is one's."""
     if not source.lower().startswith("models:/") or source.lower().startswith(_LOGGED_MODEL):
         return ""
     try:
         return names.parse_models_uri(source)[0]
     except refusals.RegistryError:
+        name, _, selector = source.partition(":/")[2].partition("/")
+        if name and selector.isdecimal():
+            # A number that no version has.
+            _refuse_prompt(call, source, name)
+            raise errors.absent_version(name, checks.version_number(selector)) from None
         raise errors.invalid(
             f"Invalid model version source: '{source}'. The model_id request parameter must "
             "identify the resource that contains the source."
@@ -77,6 +83,19 @@ def _refuse_prompt(call: Call, source: str, named: str) -> None:
             f"Invalid model version source: '{source}'. Prompt versions cannot be used as model "
             "version sources."
         )
+
+
+def _of_no_stage(call: Call, source: str, named: str) -> str:
+    """Put a number into a source by the stage None, which is no stage of ours."""
+    stage = names.parse_models_uri(source)[1].stage
+    if names.stage_key(stage) != names.stage_key(answers.NONE):
+        return source
+    request = pb.GetLatestVersionsRequest(model=named, stages=[answers.NONE])
+    with saying(errors.of_model(named)):
+        found = call.ask(call.registry.GetLatestVersions, request).latest_versions
+    if not found:
+        raise errors.invalid(f"No versions of model with name '{named}' and stage '{stage}' found")
+    return f"models:/{named}/{found[0].version.version}"
 
 
 def _find_logged_model(call: Call, wanted: pb.ModelVersion) -> None:
