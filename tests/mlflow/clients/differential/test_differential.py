@@ -144,7 +144,7 @@ class SideBySide(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def create_version(self, data: st.DataObject) -> None:
-        fields = {"name": self.name_of_one(data), "source": data.draw(ops.sources)}
+        fields: Json = {"name": self.name_of_one(data), "source": data.draw(ops.sources)}
         for field, values in (
             ("run_id", st.sampled_from(["run1", "run2", ""]) | ops.hostile),
             ("run_link", ops.texts),
