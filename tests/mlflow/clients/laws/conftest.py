@@ -1,7 +1,8 @@
 """An unmodified client, and plain HTTP, for the registry that the environment names.
 
-`REGISTRY` is its address, `REGISTRY_IS` whose it is, and `TRACKING` is a tracking server. Models
-are named apart, for all laws share a registry with other releases' laws.
+`REGISTRY` is its address, `REGISTRY_HTTP` the one for plain HTTP where that is another,
+`REGISTRY_IS` whose it is, and `TRACKING` is a tracking server. Models are named apart, for all
+laws share a registry with other releases' laws.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 REGISTRY = os.environ["REGISTRY"]
+REGISTRY_HTTP = os.environ.get("REGISTRY_HTTP", REGISTRY)
 TRACKING = os.environ["TRACKING"]
 
 #: What a release can't do, its laws can't tell.
@@ -62,7 +64,7 @@ def client() -> MlflowClient:
 @pytest.fixture(scope="session")
 def api() -> Iterator[Api]:
     """Send what a client would not."""
-    with httpx.Client(base_url=REGISTRY, timeout=30) as http:
+    with httpx.Client(base_url=REGISTRY_HTTP, timeout=30) as http:
         yield Api(http)
 
 
