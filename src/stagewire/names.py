@@ -13,6 +13,8 @@ from typing import NamedTuple
 from stagewire.errors import invalid
 
 DEFAULT_NAMESPACE = "default"
+#: Who calls when nobody says.
+ANONYMOUS = "anonymous"
 MODEL_MAX_LENGTH = 256
 STAGE_MAX_LENGTH = 128
 ALIAS_MAX_LENGTH = 255

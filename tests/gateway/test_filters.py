@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from stagewire import pb
 from stagewire.errors import RegistryError
-from stagewire.gateway import filters
-from stagewire.gateway.errors import MlflowError
+from stagewire.mlflow import filters
+from stagewire.mlflow.errors import MlflowError
 from stagewire.service.callers import ANONYMOUS
 from stagewire.service.registry import Registry
 from tests import factories

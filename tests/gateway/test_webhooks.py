@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from stagewire import pb
-from stagewire.gateway import webhooks, wire
-from stagewire.gateway.calls import Call, Endpoint
-from stagewire.gateway.errors import MlflowError
+from stagewire.mlflow import shapes, webhooks
+from stagewire.mlflow.calls import Call, Endpoint
+from stagewire.mlflow.errors import MlflowError
+from stagewire.service import happenings
 from stagewire.service.callers import ANONYMOUS
 from stagewire.service.deliveries import Letter, Outcome
 from tests.factories import webhook
@@ -23,7 +24,7 @@ EVENT = {"entity": "MODEL_VERSION", "action": "CREATED"}
 
 
 def answer(registry: Registry, endpoint: Endpoint, **given: Any) -> Any:
-    fields = wire.fields(endpoint.shape, given)
+    fields = shapes.fields(endpoint.shape, given)
     call = Call(registry, ANONYMOUS, "default", "", fields, {})
     return endpoint.work(call)
 
@@ -38,6 +39,10 @@ def mistaken(code: str, text: str) -> Iterator[None]:
 def create(registry: Registry, **fields: Any) -> Any:
     body = {"name": "ci", "url": "https://a.example/x", "events": [EVENT], **fields}
     return answer(registry, webhooks.create, **body)["webhook"]
+
+
+def test_all_that_mlflow_can_tell_happens() -> None:
+    assert set(webhooks.EVENTS) == set(happenings.MLFLOW)
 
 
 def test_a_webhook_has_mlflows_shape(registry: Registry) -> None:

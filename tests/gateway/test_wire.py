@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stagewire.gateway.routes import ROUTES
+from stagewire.mlflow.routes import ROUTES
 from tests.gateway.apis import BASE, SEE_DOCS, Api, invalid, refusal
 
 JSON = {"content-type": "application/json"}

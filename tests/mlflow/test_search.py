@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from stagewire import pb
 from stagewire.errors import RegistryError
-from stagewire.gateway import filters
-from stagewire.gateway.errors import MlflowError, translated
+from stagewire.mlflow import filters
+from stagewire.mlflow.errors import MlflowError, translated
 from stagewire.service.callers import ANONYMOUS
 from stagewire.service.registry import Registry
 from stagewire.store import upgrades

@@ -21,13 +21,13 @@ from starlette.responses import Response, StreamingResponse
 
 from stagewire import errors as refusals
 from stagewire import names
-from stagewire.gateway import errors, reading, replies, wire, workspaces
+from stagewire.gateway import reading, replies, wire
 from stagewire.gateway import upstream as upstreams
-from stagewire.gateway.calls import Call
-from stagewire.gateway.downloads import Forward
 from stagewire.gateway.paths import Paths
 from stagewire.gateway.replies import Visit
-from stagewire.gateway.searches import Listing
+from stagewire.mlflow import errors, workspaces
+from stagewire.mlflow.calls import Call, Forward
+from stagewire.mlflow.searches import Listing
 from stagewire.service.callers import Caller
 
 if TYPE_CHECKING:
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from stagewire.gateway.calls import Answer
-    from stagewire.gateway.routes import Route
     from stagewire.gateway.upstream import Upstream
+    from stagewire.mlflow.calls import Answer
+    from stagewire.mlflow.routes import Route
     from stagewire.service.registry import Registry
 
 log = structlog.get_logger("stagewire.http")
@@ -184,19 +184,19 @@ class Gateway:
         key = reading.idempotency_key(request)
         body = await reading.read_body(request)
 
-        def work() -> tuple[bytes, Answer]:
+        def work() -> tuple[bytes, Answer | wire.Stream]:
             return self._perform(route, request, body, key, caller)
 
         answer, whole = await self.run(work)
         if isinstance(whole, Forward) and self.upstream is not None:
             return partial(self.upstream.fetch, whole.target)
-        if isinstance(whole, Listing) and not whole.ended:
+        if isinstance(whole, wire.Stream) and not whole.ended:
             return StreamingResponse(self._rest(answer, whole), media_type=reading.JSON)
         return Response(answer, media_type=reading.JSON)
 
     def _perform(
         self, route: Route, request: Request, body: bytes, key: str, caller: Caller
-    ) -> tuple[bytes, Answer]:
+    ) -> tuple[bytes, Answer | wire.Stream]:
         """Do a request's work; on the pool, with all that takes time: parsing and writing too."""
         call = Call(
             registry=self.registry,
@@ -211,13 +211,14 @@ class Gateway:
             workspaces.found(call, call.namespace)
         answer = route.endpoint.work(call)
         if isinstance(answer, Listing):
-            return answer.chunk(), answer
+            stream = wire.Stream(answer)
+            return stream.chunk(), stream
         return b"" if isinstance(answer, Forward) else wire.dumped(answer), answer
 
-    async def _rest(self, first: bytes, listing: Listing) -> AsyncIterator[bytes]:
+    async def _rest(self, first: bytes, stream: wire.Stream) -> AsyncIterator[bytes]:
         yield first
-        while not listing.ended:
-            yield await self.run(listing.chunk, begun=True)
+        while not stream.ended:
+            yield await self.run(stream.chunk, begun=True)
 
     async def run(self, work: Callable[[], _Result], *, begun: bool = False) -> _Result:
         """Run work on the pool; what has begun to be answered is not refused halfway."""

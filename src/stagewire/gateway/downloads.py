@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urlsplit
 
-from stagewire.gateway import upstream, versions
-from stagewire.gateway.calls import Call, takes
-from stagewire.gateway.errors import MlflowError, invalid
-from stagewire.gateway.wire import TEXT
+from stagewire.gateway import upstream
+from stagewire.mlflow import versions
+from stagewire.mlflow.calls import Call, Forward, takes
+from stagewire.mlflow.errors import MlflowError, invalid
+from stagewire.mlflow.shapes import TEXT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -17,12 +18,6 @@ if TYPE_CHECKING:
     from stagewire.gateway.upstream import Upstream
 
 _PROXIED = "mlflow-artifacts"
-
-
-class Forward(NamedTuple):
-    """An answer that the tracking server has: the path and query to ask it for."""
-
-    target: bytes
 
 
 @takes(name=TEXT.needed, version=TEXT.needed, path=TEXT.needed)
@@ -34,7 +29,7 @@ def artifact(call: Call) -> Forward:
     version = versions.find(call)
     uri = version.storage_uri or version.source
     server = call.upstream
-    if server is None:
+    if not isinstance(server, upstream.Upstream):
         raise invalid(
             f"The registry has no files: those of version {version.version} are at {uri}. To have "
             f"them served here, set {upstream.SETTING} ({upstream.OPTION}) to a tracking server "

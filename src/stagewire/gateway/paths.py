@@ -6,13 +6,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from starlette.routing import compile_path
 
-from stagewire.gateway.routes import ROUTES
+from stagewire.gateway import downloads
+from stagewire.mlflow.routes import ROUTES, WEB, Route
 
 if TYPE_CHECKING:
     import re
     from collections.abc import Mapping
 
-    from stagewire.gateway.routes import Route
+
+#: MLflow's API, and what its web pages fetch of files.
+SERVED = (*ROUTES, Route("GET", "/model-versions/get-artifact", downloads.artifact, WEB))
 
 
 class Found(NamedTuple):
@@ -29,7 +32,7 @@ class Paths:
     def __init__(self) -> None:
         """Lay out the table of contents."""
         methods: dict[str, dict[str, Route]] = {}
-        for route in ROUTES:
+        for route in SERVED:
             for base in route.bases:
                 methods.setdefault(base + route.path, {})[route.method] = route
         self._whole = {

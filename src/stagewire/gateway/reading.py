@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from stagewire.gateway import errors, wire
+from stagewire.gateway import wire
+from stagewire.mlflow import errors, shapes
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -19,7 +20,7 @@ IDEMPOTENCY_KEY = "idempotency-key"
 _LONGEST_KEY = 128
 
 
-def read_fields(shape: wire.Shape, request: Request, body: bytes) -> wire.Json:
+def read_fields(shape: shapes.Shape, request: Request, body: bytes) -> shapes.Json:
     """Read what was sent, a GET's query, else the body, as the fields of a shape."""
     pairs = request.query_params.multi_items()
     if request.method == "GET" and pairs:
@@ -28,7 +29,7 @@ def read_fields(shape: wire.Shape, request: Request, body: bytes) -> wire.Json:
         if request.method == "POST":
             _check_content_type(request.headers.get("content-type"))
         given = wire.read_body(body)
-    return wire.fields(shape, {**given, **request.path_params})
+    return shapes.fields(shape, {**given, **request.path_params})
 
 
 def _check_content_type(given: str | None) -> None:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from starlette.responses import Response
 
 from stagewire import errors as refusals
-from stagewire.gateway import errors, wire
+from stagewire.gateway import wire
 from stagewire.gateway.reading import JSON
+from stagewire.mlflow import errors
 
 #: Where in a scope its visit is kept.
 VISIT = "stagewire.visit"

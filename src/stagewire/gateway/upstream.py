@@ -15,8 +15,8 @@ from urllib.parse import quote
 import httpx
 from starlette.requests import ClientDisconnect
 
-from stagewire.gateway.calls import LoggedModel
-from stagewire.gateway.errors import MlflowError, invalid
+from stagewire.mlflow.calls import LoggedModel
+from stagewire.mlflow.errors import MlflowError, invalid
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from stagewire import names
+
 
 @dataclass(frozen=True, slots=True)
 class Caller:
@@ -12,7 +14,7 @@ class Caller:
     `deadline` is on `time.monotonic`'s clock; None waits for ever.
     """
 
-    name: str = "anonymous"
+    name: str = names.ANONYMOUS
     deadline: float | None = None
 
 

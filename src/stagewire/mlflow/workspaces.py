@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stagewire import pb
-from stagewire.gateway import errors
-from stagewire.gateway.calls import Call, takes
-from stagewire.gateway.errors import saying
-from stagewire.gateway.wire import TEXT
+from stagewire.mlflow import errors
+from stagewire.mlflow.calls import Call, takes
+from stagewire.mlflow.errors import saying
+from stagewire.mlflow.shapes import TEXT
 
 if TYPE_CHECKING:
-    from stagewire.gateway.wire import Json
+    from stagewire.mlflow.shapes import Json
 
 HEADER = "X-MLFLOW-WORKSPACE"
 

@@ -10,12 +10,12 @@ import re
 from typing import TYPE_CHECKING
 
 from stagewire import names
-from stagewire.gateway import errors
+from stagewire.mlflow import errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from stagewire.gateway.wire import Tag
+    from stagewire.mlflow.shapes import Tag
 
 TAG_KEY_LENGTH = 250
 TAG_VALUE_LENGTH = 100_000

@@ -8,13 +8,13 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from stagewire import errors as refusals
 from stagewire import names, pb
-from stagewire.gateway import answers, checks, errors
-from stagewire.gateway.calls import Call, takes
-from stagewire.gateway.errors import saying
-from stagewire.gateway.wire import TAGS, TEXT, TEXTS
+from stagewire.mlflow import answers, checks, errors
+from stagewire.mlflow.calls import Call, takes
+from stagewire.mlflow.errors import saying
+from stagewire.mlflow.shapes import TAGS, TEXT, TEXTS
 
 if TYPE_CHECKING:
-    from stagewire.gateway.wire import Json
+    from stagewire.mlflow.shapes import Json
 
 
 @takes(name=TEXT.needed, tags=TAGS, description=TEXT)

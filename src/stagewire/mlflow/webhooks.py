@@ -11,17 +11,35 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from stagewire import errors, pb
-from stagewire.gateway.calls import Call, takes
-from stagewire.gateway.errors import absent, invalid, saying
-from stagewire.gateway.wire import COUNT, OBJECT, OBJECTS, TEXT, TEXT_IF_ANY, WORD
-from stagewire.service import happenings
-from stagewire.service.webhooks import EVERYTHING
+from stagewire.mlflow.calls import Call, takes
+from stagewire.mlflow.errors import absent, invalid, saying
+from stagewire.mlflow.shapes import COUNT, OBJECT, OBJECTS, TEXT, TEXT_IF_ANY, WORD
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from stagewire.gateway.wire import Json
+    from stagewire.mlflow.shapes import Json
 
+#: What the contract calls all events, ours included.
+EVERYTHING = "*"
+#: What MLflow can tell, in its own order.
+EVENTS = (
+    "registered_model.created",
+    "model_version.created",
+    "model_version_tag.set",
+    "model_version_tag.deleted",
+    "model_version_alias.created",
+    "model_version_alias.deleted",
+    "prompt.created",
+    "prompt_version.created",
+    "prompt_tag.set",
+    "prompt_tag.deleted",
+    "prompt_version_tag.set",
+    "prompt_version_tag.deleted",
+    "prompt_alias.created",
+    "prompt_alias.deleted",
+    "budget_policy.exceeded",
+)
 DEFAULT_RESULTS = 100
 MOST_RESULTS = 1000
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", re.ASCII)
@@ -164,7 +182,7 @@ def show(hook: pb.Webhook) -> Json:
 def _told(hook: pb.Webhook) -> list[str]:
     """List what it is told of MLflow's events."""
     everything = EVERYTHING in hook.events
-    return [event for event in happenings.MLFLOW if everything or event in hook.events]
+    return [event for event in EVENTS if everything or event in hook.events]
 
 
 def _found(call: Call) -> pb.Webhook:
@@ -187,9 +205,9 @@ def _events(given: Any) -> list[str]:
 def _event(given: Mapping[str, Any]) -> str:
     entity = _word(given.get("entity"), ENTITIES)
     action = _word(given.get("action"), ACTIONS)
-    if f"{entity}.{action}" not in happenings.MLFLOW:
+    if f"{entity}.{action}" not in EVENTS:
         known = sorted(
-            event.partition(".")[2] for event in happenings.MLFLOW if event.startswith(f"{entity}.")
+            event.partition(".")[2] for event in EVENTS if event.startswith(f"{entity}.")
         )
         raise invalid(
             f"Invalid action '{action}' for entity '{entity}'. Valid actions are: {known}"

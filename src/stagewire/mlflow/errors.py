@@ -80,8 +80,13 @@ class MlflowError(Exception):
 
 def translated(error: RegistryError) -> MlflowError:
     """Give a refusal of the registry's MLflow's code; its text is ours."""
-    code = _REASONS.get(error.reason) or _CODES.get(error.code, "INTERNAL_ERROR")
+    code = _REASONS.get(error.reason) or of_grpc(error.code)
     return MlflowError(code, error.message, retry_after_seconds=error.retry_after_seconds)
+
+
+def of_grpc(code: str) -> str:
+    """Give MLflow's code for a gRPC code."""
+    return _CODES.get(code, "INTERNAL_ERROR")
 
 
 @contextmanager

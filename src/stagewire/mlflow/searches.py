@@ -5,18 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import orjson
-
 from stagewire import pb
-from stagewire.gateway import answers, errors, filters
-from stagewire.gateway.calls import Call, takes
-from stagewire.gateway.errors import saying
-from stagewire.gateway.wire import COUNT, TEXT, TEXTS
+from stagewire.mlflow import answers, errors, filters
+from stagewire.mlflow.calls import Call, takes
+from stagewire.mlflow.errors import saying
+from stagewire.mlflow.shapes import COUNT, TEXT, TEXTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from stagewire.gateway.wire import Json
+    from stagewire.mlflow.shapes import Json
 
 MODELS_DEFAULT = 100
 MODELS_MOST = 1000
@@ -31,30 +29,28 @@ _BAD_TOKEN = {
 
 @dataclass(slots=True)
 class Listing:
-    """A list under way: each `chunk` reads one more page, on the pool, and writes it as JSON."""
+    """A list under way: each `page` reads on, until it has `ended`; `token` leads on from there."""
 
     name: str
     read: Callable[[str, int], tuple[list[Json], str]]
     left: int
     token: str = ""
     ended: bool = False
-    _begun: bool = False
 
-    def chunk(self) -> bytes:
-        """Read on, and give the next piece of the answer; the last one closes it."""
+    def page(self) -> list[Json]:
+        """Read the next rows."""
         rows, self.token = self.read(self.token, min(self.left, _PAGE_SIZE))
         self.left -= len(rows)
         self.ended = not self.token or self.left <= 0
-        # An empty list is left out, as MLflow does.
-        start = b"," if self._begun else b'{"%s":[' % self.name.encode() if rows else b"{"
-        self._begun = True
-        return start + orjson.dumps(rows)[1:-1] + (self._end(bool(rows)) if self.ended else b"")
+        return rows
 
-    def _end(self, any_rows: bool) -> bytes:  # noqa: FBT001  # one fact
-        if not any_rows:
-            return b"}"
-        more = b',"next_page_token":' + orjson.dumps(self.token) if self.token else b""
-        return b"]" + more + b"}"
+    def whole(self) -> Json:
+        """Read to the end, and give the answer in one piece; an empty list is left out."""
+        rows: list[Json] = []
+        while not self.ended:
+            rows += self.page()
+        answer: Json = {self.name: rows} if rows else {}
+        return {**answer, "next_page_token": self.token} if rows and self.token else answer
 
 
 @takes(

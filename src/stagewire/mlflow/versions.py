@@ -8,13 +8,13 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from stagewire import errors as refusals
 from stagewire import names, pb
-from stagewire.gateway import answers, checks, errors, models
-from stagewire.gateway.calls import Call, takes
-from stagewire.gateway.errors import saying
-from stagewire.gateway.wire import FLAG, TAGS, TEXT
+from stagewire.mlflow import answers, checks, errors, models
+from stagewire.mlflow.calls import Call, takes
+from stagewire.mlflow.errors import saying
+from stagewire.mlflow.shapes import FLAG, TAGS, TEXT
 
 if TYPE_CHECKING:
-    from stagewire.gateway.wire import Json
+    from stagewire.mlflow.shapes import Json
 
 _VERSION = {"name": TEXT.needed, "version": TEXT.needed}
 _LOGGED_MODEL = "models:/m-"

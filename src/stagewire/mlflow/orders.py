@@ -8,8 +8,8 @@ import sqlparse
 from sqlparse import sql
 from sqlparse import tokens as kinds
 
-from stagewire.gateway.clauses import ENTITIES, set_of, without
-from stagewire.gateway.errors import invalid
+from stagewire.mlflow.clauses import ENTITIES, set_of, without
+from stagewire.mlflow.errors import invalid
 
 
 def model_order(text: str) -> tuple[str, bool]:

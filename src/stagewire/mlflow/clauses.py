@@ -15,7 +15,7 @@ import sqlparse
 from sqlparse import sql
 from sqlparse import tokens as kinds
 
-from stagewire.gateway.errors import invalid
+from stagewire.mlflow.errors import invalid
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence

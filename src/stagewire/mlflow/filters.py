@@ -11,13 +11,13 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from stagewire.gateway import clauses, orders
-from stagewire.gateway.errors import MlflowError, invalid
+from stagewire.mlflow import clauses, orders
+from stagewire.mlflow.errors import MlflowError, invalid
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from stagewire.gateway.clauses import Clause, Grammar
+    from stagewire.mlflow.clauses import Clause, Grammar
 
 #: As long as the registry's own may be.
 LONGEST_FILTER = 10_000

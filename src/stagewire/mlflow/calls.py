@@ -1,13 +1,14 @@
 """One request on its way to the registry: who calls, in which namespace, with which fields.
 
-An endpoint is a plain function from a `Call` to its answer; it runs on the unary pool.
+An endpoint is a plain function from a `Call` to its answer. It runs in the server, on a registry,
+and in MLflow's own process, on a client.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from google.protobuf.message import Message
 
@@ -16,12 +17,9 @@ from stagewire import names, pb
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from stagewire.gateway.downloads import Forward
-    from stagewire.gateway.searches import Listing
-    from stagewire.gateway.upstream import Upstream
-    from stagewire.gateway.wire import Json, Shape
-    from stagewire.service.callers import Caller
-    from stagewire.service.registry import Registry
+    from stagewire.mlflow.operations import Operations
+    from stagewire.mlflow.searches import Listing
+    from stagewire.mlflow.shapes import Json, Shape
 
 #: A document, one that is too long to be held, or one that another server has.
 Answer: TypeAlias = "Json | Listing | Forward"
@@ -37,27 +35,39 @@ class LoggedModel(NamedTuple):
     run_id: str
 
 
+class Tracking(Protocol):
+    """A tracking server, as far as the registry has to ask it."""
+
+    def logged_model(self, model_id: str, headers: Mapping[str, str], /) -> LoggedModel:
+        """Ask where a logged model's files are, as the caller whose headers these are."""
+
+
+class Forward(NamedTuple):
+    """An answer that the tracking server has: the path and query to ask it for."""
+
+    target: bytes
+
+
 @dataclass(frozen=True)
 class Call:
     """A request in the registry's terms."""
 
-    registry: Registry
-    caller: Caller
+    registry: Operations
+    #: Who calls, as `registry` knows callers; with a `deadline`.
+    caller: Any
     namespace: str
     #: The `Idempotency-Key`, which makes a repeated write answer as the first did.
     request_id: str
     fields: Json
     headers: Mapping[str, str]
     #: Whom to ask about runs, logged models and files; None where nobody can be asked.
-    upstream: Upstream | None = None
+    upstream: Tracking | None = None
 
     def __getitem__(self, name: str) -> Any:
         """Give a field of the request."""
         return self.fields[name]
 
-    def ask(
-        self, operation: Callable[[_Request, Caller], _Answer], request: _Request, /
-    ) -> _Answer:
+    def ask(self, operation: Callable[[_Request, Any], _Answer], request: _Request, /) -> _Answer:
         """Call the registry in this call's namespace."""
         known = request.DESCRIPTOR.fields_by_name
         told: Any = request

@@ -1,4 +1,4 @@
-"""The table of contents: every route of the gateway, one line each.
+"""The table of contents: every endpoint, one line each.
 
 A route under `MLFLOW` is served below each of that API's bases, one under `SERVER` below the
 newer ones.
@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from stagewire.gateway import downloads, models, searches, versions, webhooks, workspaces
+from stagewire.mlflow import models, searches, versions, webhooks, workspaces
 
 if TYPE_CHECKING:
-    from stagewire.gateway.calls import Endpoint
+    from stagewire.mlflow.calls import Endpoint
 
 #: Clients, MLflow's own web pages, and clients from before MLflow 1.0.
 MLFLOW = (
@@ -60,7 +60,6 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/model-versions/get-download-uri", versions.download_uri),
     Route("POST", "/model-versions/set-tag", versions.set_tag),
     Route("DELETE", "/model-versions/delete-tag", versions.delete_tag),
-    Route("GET", "/model-versions/get-artifact", downloads.artifact, WEB),
     Route("POST", "/webhooks", webhooks.create),
     Route("GET", "/webhooks", webhooks.list_),
     Route("GET", "/webhooks/{webhook_id}", webhooks.get),

@@ -10,15 +10,14 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from stagewire import names, pb
-from stagewire.service.callers import ANONYMOUS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from google.protobuf.timestamp_pb2 import Timestamp
 
-    from stagewire.gateway.calls import Call
-    from stagewire.gateway.wire import Json
+    from stagewire.mlflow.calls import Call
+    from stagewire.mlflow.shapes import Json
 
 #: MLflow's word for no stage.
 NONE = "None"
@@ -127,7 +126,7 @@ def _unwritable(value: float) -> str:
 
 
 def _user(name: str) -> str:
-    return "" if name == ANONYMOUS.name else name
+    return "" if name == names.ANONYMOUS else name
 
 
 def _tags(tags: Mapping[str, str]) -> list[Json]:
