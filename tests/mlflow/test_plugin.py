@@ -17,9 +17,15 @@ NATIVE: tuple[Release, ...] = ("3", "2.22")
 
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("release", NATIVE)
-def test_the_plugin_gives_what_the_rest_api_gives(stagewire: Stagewire, release: Release) -> None:
+def test_the_plugin_gives_what_the_rest_api_gives(
+    stagewire: Stagewire, mlflow_server: MlflowServer, release: Release
+) -> None:
     run_inside(
-        release, str(CLIENTS / "plugin"), REGISTRY=stagewire.url, REGISTRY_GRPC=stagewire.grpc
+        release,
+        str(CLIENTS / "plugin"),
+        REGISTRY=stagewire.url,
+        REGISTRY_GRPC=stagewire.grpc,
+        MLFLOW_TRACKING_URI=mlflow_server.url,
     )
 
 
