@@ -73,9 +73,9 @@ def _is_a_fault(operation: Operation, theirs: Answer, ours: Answer) -> bool:
 def _is_unkeepable(operation: Operation, theirs: Answer, ours: Answer) -> bool:
     """MLflow keeps on SQLite what not every database can keep, or names another mistake."""
     nowhere = any("\0" in text for text in _texts(operation))
-    too_long = len(operation.text("key")) > 250 or any(
-        len(operation.text(field)) > 256 for field in ("name", "new_name")
-    )
+    most = {"key": 250, "name": 256, "new_name": 256, "run_id": 256, "run_link": 2048}
+    most |= {"description": 5000, "source": 4096}
+    too_long = any(len(operation.text(field)) > length for field, length in most.items())
     return ours.status == 400 and (nowhere or too_long) and ours.body != theirs.body
 
 
@@ -83,11 +83,27 @@ def _is_half_read(operation: Operation, theirs: Answer, ours: Answer) -> bool:
     """MLflow goes on with the fields before the one that it can't read; ours names that one."""
     fields = operation.fields
     tags = fields.get("tags") if isinstance(fields, dict) else None
-    unreadable = any(map(_has_surrogates, _texts(operation))) or (
-        isinstance(tags, list) and not all(map(_is_a_tag, tags))
+    unreadable = (
+        any(map(_has_surrogates, _texts(operation)))
+        or (isinstance(tags, list) and not all(map(_is_a_tag, tags)))
+        # Of these MLflow checks no types beforehand.
+        or (isinstance(fields, dict) and any(key != key.lower() for key in fields))
     )
     named = "Hint: Value was of type" in str(ours.body.get("message"))
     return unreadable and ours.status == 400 and named and ours.body != theirs.body
+
+
+def _is_repeated_otherwise(operation: Operation, theirs: Answer, ours: Answer) -> bool:
+    """Both refuse alike, but repeat bytes that are no text in another way."""
+    unreadable = any(map(_has_surrogates, _texts(operation)))
+    return unreadable and theirs.status == ours.status >= 400 and theirs.code == ours.code
+
+
+def _shows_its_driver(operation: Operation, theirs: Answer, ours: Answer) -> bool:
+    """MLflow goes on with what its database said."""
+    text = str(theirs.body.get("message"))
+    told = text.partition(" Error: (")[0]
+    return told != text and theirs.code == ours.code and ours.body.get("message") == told
 
 
 def _asks_for_a_run(operation: Operation, theirs: Answer, ours: Answer) -> bool:
@@ -164,7 +180,11 @@ def _changes_nothing(operation: Operation, theirs: Answer, ours: Answer) -> bool
 
 def _ends_a_line(operation: Operation, theirs: Answer, ours: Answer) -> bool:
     """MLflow's patterns let a line break pass at the end."""
-    named = any(operation.text(field).endswith("\n") for field in ("alias", "key"))
+    tags = operation.fields.get("tags") if isinstance(operation.fields, dict) else None
+    listed = tags if isinstance(tags, list) else []
+    keys = [item.get("key") for item in listed if isinstance(item, dict)]
+    texts = [operation.text("alias"), operation.text("key"), *keys]
+    named = any(isinstance(text, str) and text.endswith("\n") for text in texts)
     return named and ours.status == 400 and ours.body != theirs.body
 
 
@@ -236,6 +256,12 @@ def _undo(pair: Pair, operation: Operation) -> None:
         case "set-tag":
             gone = Request("DELETE", f"{noun}/delete-tag", {**where, "key": operation.text("key")})
             pair.mend(gone, gone)
+        case "alias" if operation.method == "POST":
+            gone = {"name": name, "alias": operation.text("alias")}
+            pair.mend(Request("DELETE", operation.path, gone), None)
+        case "alias" | "delete-tag":
+            # What was not there is gone.
+            pass
         case _:
             raise AssertionError(operation)
 
@@ -279,6 +305,8 @@ ANSWERS: dict[str, Difference] = {
     "halves": Difference(
         "a request is understood whole or not at all", _is_half_read, _mend_theirs
     ),
+    "bytes": Difference("bytes that are no text are shown as such", _is_repeated_otherwise),
+    "drivers": Difference("what a database says is for its operators", _shows_its_driver),
     "runs": Difference("who has the runs is elsewhere, and is not asked", _asks_for_a_run),
     "backslashes": Difference(
         "a source that climbs anywhere is refused", _climbs_on_windows, _mend_theirs
