@@ -7,6 +7,8 @@ once a session: tests name their models apart.
 
 from __future__ import annotations
 
+import base64
+import os
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -64,10 +66,17 @@ def start_stagewire(
 
 
 @pytest.fixture(scope="session", params=["sqlite", "postgresql"])
-def stagewire(request: pytest.FixtureRequest, start_stagewire: StartStagewire) -> Stagewire:
+def stagewire(
+    request: pytest.FixtureRequest,
+    start_stagewire: StartStagewire,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Stagewire:
     """Serve a registry on each database in turn, once a session."""
+    keys = tmp_path_factory.mktemp("keys") / "keys"
+    keys.write_text(base64.urlsafe_b64encode(os.urandom(32)).decode())
     return start_stagewire(
         request.param,
+        secrets_key_file=keys,
         # The laws' receivers of webhooks are on this host.
         webhook_allowed_schemes='["http", "https"]',
         webhook_allow_private_addresses=True,

@@ -257,8 +257,8 @@ def _undo(pair: Pair, operation: Operation) -> None:
             gone = Request("DELETE", f"{noun}/delete-tag", {**where, "key": operation.text("key")})
             pair.mend(gone, gone)
         case "alias" if operation.method == "POST":
-            gone = {"name": name, "alias": operation.text("alias")}
-            pair.mend(Request("DELETE", operation.path, gone), None)
+            named = {"name": name, "alias": operation.text("alias")}
+            pair.mend(Request("DELETE", operation.path, named), None)
         case "alias" | "delete-tag":
             # What was not there is gone.
             pass

@@ -17,6 +17,7 @@ import itertools
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
@@ -75,6 +76,8 @@ class Reader:
         self._document = document
         self._variables: dict[str, Any] = {"__name__": "__main__"}
         self._programs: dict[str, subprocess.Popen[bytes]] = {}
+        #: The shell's environment: what Python sets for itself is not there.
+        self._exports = dict(os.environ)
         self.expectations = 0
 
     def run(self, block: Block) -> None:
@@ -88,7 +91,7 @@ class Reader:
             elif _SERVES.match(block.code):
                 self._serve(block.code)
             else:
-                _run_shell(block.code)
+                self._exports = _run_shell(block.code, self._exports)
         except Exception as error:
             raise Untrue(f"{where}: {error!r}\n{block.code}") from error
 
@@ -114,7 +117,9 @@ class Reader:
         program, *rest = shlex.split(command.replace("\\\n", " "))
         self._end(program)
         address = _address(rest)
-        self._programs[program] = subprocess.Popen(["bash", "-c", f"exec {command}"])
+        self._programs[program] = subprocess.Popen(
+            ["bash", "-c", f"exec {command}"], env=self._exports, start_new_session=True
+        )
         deadline = time.monotonic() + WAIT_SECONDS
         while not _is_healthy(address):
             if self._programs[program].poll() is not None or time.monotonic() > deadline:
@@ -124,7 +129,8 @@ class Reader:
     def _end(self, program: str) -> None:
         running = self._programs.pop(program, None)
         if running is not None:
-            running.terminate()
+            # MLflow's server leaves its workers behind where it ends alone.
+            os.killpg(running.pid, signal.SIGTERM)
             running.wait(30)
 
     def leave(self) -> None:
@@ -142,17 +148,21 @@ def _comments(code: str) -> dict[int, str]:
     return found
 
 
-def _run_shell(code: str) -> None:
-    """Run a block in a shell that has all exports so far, and keep its own."""
+def _run_shell(code: str, exports: dict[str, str]) -> dict[str, str]:
+    """Run a block in a shell that has all exports so far, and give them with its own.
+
+    Python sees them too, as it does where it is started from that shell.
+    """
     with tempfile.TemporaryDirectory() as folder:
         environment = Path(folder, "environment")
         script = f"set -euo pipefail\n{code}\nenv -0 > {shlex.quote(str(environment))}\n"
-        subprocess.run(["bash", "-c", script], check=True)
+        subprocess.run(["bash", "-c", script], check=True, env=exports)
         pairs = environment.read_bytes().decode().split("\0")
     kept = dict(pair.split("=", 1) for pair in pairs if "=" in pair)
-    for name in set(os.environ) - set(kept):
-        del os.environ[name]
-    os.environ.update(kept)
+    for name in set(exports) - set(kept):
+        os.environ.pop(name, None)
+    os.environ.update({name: text for name, text in kept.items() if exports.get(name) != text})
+    return kept
 
 
 def _address(arguments: list[str]) -> str:
