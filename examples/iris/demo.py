@@ -324,7 +324,13 @@ def tell(folder: Path) -> None:
             "--http-address",
             "",
         )
-        database = ("--database-url", f"sqlite:///{folder / 'registry.db'}")
+        # What is registered here lies here, and is nobody's run of MLflow.
+        database = (
+            "--database-url",
+            f"sqlite:///{folder / 'registry.db'}",
+            "--source-roots",
+            str(models.resolve()),
+        )
         swift = ("--drain-seconds", "0", "--goodbye-seconds", "0.1")
         server = Program("server", folder, *serve, *database, *swift)
         stack.enter_context(running(server))
