@@ -155,6 +155,9 @@ class FleetScene:
             for server in self.servers:
                 life = (server.address, server.lives)
                 now = time.monotonic()
+                # While it starts it loads its code: how long that takes is the machine's affair.
+                if not server.serving:
+                    continue
                 # It may be killed while it is looked at.
                 with contextlib.suppress(OSError, StopIteration):
                     rss = _resident(server.process.pid)

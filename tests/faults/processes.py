@@ -64,6 +64,8 @@ class ServerProcess:
         }
         self._process: subprocess.Popen[bytes] | None = None
         self.lives = 0
+        #: Whether it has answered in this life.
+        self.serving = False
 
     def __enter__(self) -> Self:
         self.start()
@@ -92,6 +94,7 @@ class ServerProcess:
         command = [*self._inside, sys.executable, "-m", "stagewire.cli.main", "serve"]
         command += ["--database-url", self.database_url, "--grpc-address", self.address]
         environment = {**self._environment, "STAGEWIRE_FAILPOINTS": failpoints}
+        self.serving = False
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
         self.lives += 1
@@ -105,6 +108,7 @@ class ServerProcess:
                 )
             except grpc.RpcError as error:
                 raise AssertionError(self._log.read_text()[-4000:]) from error
+        self.serving = True
 
     def healthy(self) -> bool:
         """Ask its health, as a load balancer does."""

@@ -28,7 +28,7 @@ MOST_BYTES = 6 * MEBIBYTE
 #: More than it may cost, so that keeping it would show.
 BACKLOG_CHANGES = 2 * MOST_BYTES // CHANGE_BYTES
 SLOW_SECONDS = 15.0
-ROUNDS = {"short": 2, "long": 9}
+ROUNDS = {"short": 3, "long": 9}
 
 
 @pytest.mark.fault
@@ -94,7 +94,9 @@ def test_a_stalled_reader_costs_little_and_resumes_without_loss_while_others_hea
     assert resumed.told
     assert told == [(writer.written[SHARED], OTHERS)]
     assert state.streams == OTHERS
-    cost = statistics.median(grown["stalled"]) - statistics.median(grown["reading"])
+    # What the process happened to give back meanwhile is nobody's saving.
+    usual = max(0, statistics.median(grown["reading"]))
+    cost = statistics.median(grown["stalled"]) - usual
     assert cost < MOST_BYTES, grown
     record_property("fault", "Slow consumer")
     record_property("runs", 2 * rounds + 1)
