@@ -21,7 +21,7 @@ from sqlalchemy import event
 
 from benchmarks.load import Sample, sample
 from stagewire import pb
-from stagewire.service.callers import ANONYMOUS
+from stagewire.callers import ANONYMOUS
 from stagewire.service.registry import Registry
 from stagewire.store import schema
 from stagewire.store.opening import open_database

@@ -11,7 +11,7 @@ import secrets
 from typing import TYPE_CHECKING
 
 from stagewire import pb
-from stagewire.service.callers import ANONYMOUS
+from stagewire.callers import ANONYMOUS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

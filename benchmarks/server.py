@@ -27,7 +27,7 @@ from stagewire.settings import Settings
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from stagewire.service.callers import Caller
+    from stagewire.callers import Caller
     from stagewire.service.registry import Registry
 
 POOL_ECHO = "/benchmarks.Pool/GetModelVersion"

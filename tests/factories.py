@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from stagewire import errors, pb
-from stagewire.service.callers import ANONYMOUS
+from stagewire.callers import ANONYMOUS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from stagewire import pb
+from stagewire.callers import ANONYMOUS
 from stagewire.service import exports
-from stagewire.service.callers import ANONYMOUS
 from tests.factories import (
     alias,
     delete,

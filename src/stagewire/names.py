@@ -17,6 +17,9 @@ DEFAULT_NAMESPACE = "default"
 ANONYMOUS = "anonymous"
 MODEL_MAX_LENGTH = 256
 STAGE_MAX_LENGTH = 128
+SUBJECT_MAX_LENGTH = 256
+#: How subjects begin that are not of this registry's own naming.
+KINDS_OF_SUBJECT = ("oidc:", "cert:", "group:")
 ALIAS_MAX_LENGTH = 255
 #: The protos give a version number 32 bits.
 NUMBER_MAX = 2**31 - 1
@@ -28,6 +31,8 @@ _ALIAS = re.compile(r"[\w.-]+")
 _VERSION_ALIAS = re.compile(r"v[0-9]+", re.IGNORECASE)
 #: None is MLflow's word for no stage; "latest" is no stage but a selector of its own.
 _RESERVED_STAGES = frozenset({"none", "latest"})
+#: Nobody, and the server itself.
+_RESERVED_SUBJECTS = frozenset({ANONYMOUS, "stagewire"})
 
 
 class Selector(NamedTuple):
@@ -68,6 +73,20 @@ def stage_key(name: str) -> str:
     # Decomposed before folding, as Unicode's canonical caseless matching does: folding a
     # composed letter can leave marks in another order than folding its parts.
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold())
+
+
+def canonical_subject(subject: str, field: str) -> str:
+    """Return the one spelling of whoever has grants; refuse what is none."""
+    canonical = _canonical(subject, field, forbidden="", max_length=SUBJECT_MAX_LENGTH)
+    kind, colon, name = canonical.partition(":")
+    if colon and (f"{kind}:" not in KINDS_OF_SUBJECT or not name):
+        raise invalid(
+            field,
+            f"{_quoted(canonical)} has ':', which only oidc:NAME, cert:SAN and group:NAME have",
+        )
+    if canonical in _RESERVED_SUBJECTS:
+        raise invalid(field, f'"{canonical}" is reserved; choose another name')
+    return canonical
 
 
 def check_alias(alias: str, field: str) -> None:

@@ -1,5 +1,6 @@
 """Every message and enum of the contract under one name: `pb.Model`, `pb.WatchRequest`."""
 
+from modelregistry.v1.access_service_pb2 import *
 from modelregistry.v1.audit_service_pb2 import *
 from modelregistry.v1.configuration_service_pb2 import *
 from modelregistry.v1.deployment_service_pb2 import *

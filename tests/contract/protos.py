@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelregistry.v1 import (
+    access_service_pb2,
     audit_service_pb2,
     configuration_service_pb2,
     deployment_service_pb2,
@@ -45,6 +46,7 @@ PACKAGE = "modelregistry.v1"
 FILES: list[FileDescriptor] = [
     module.DESCRIPTOR
     for module in (
+        access_service_pb2,
         audit_service_pb2,
         configuration_service_pb2,
         deployment_service_pb2,

@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stagewire import pb
+from stagewire.callers import ANONYMOUS
 from stagewire.errors import RegistryError
 from stagewire.mlflow import filters
 from stagewire.mlflow.errors import MlflowError
-from stagewire.service.callers import ANONYMOUS
 from stagewire.service.registry import Registry
 from tests import factories
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from stagewire import pb
-from stagewire.service.callers import ANONYMOUS
+from stagewire.callers import ANONYMOUS
 from tests import factories
 from tests.gateway.apis import SEE_DOCS, Api, Refusal, absent, exists, invalid
 from tests.servers import RunningServer

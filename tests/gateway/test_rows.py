@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from stagewire import pb
-from stagewire.service.callers import ANONYMOUS
+from stagewire.callers import ANONYMOUS
 from tests import factories
 from tests.gateway.apis import Api, absent, exists, invalid
 from tests.servers import RunningServer

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import structlog
 
-from stagewire.service.callers import ANONYMOUS
+from stagewire.callers import ANONYMOUS
 from tests import factories
 from tests.factories import eventually
 from tests.gateway.apis import Api, invalid

@@ -14,7 +14,7 @@ import pytest
 import structlog
 
 from stagewire import pb
-from stagewire.service.callers import ANONYMOUS
+from stagewire.callers import ANONYMOUS
 from stagewire.service.registry import Registry
 from stagewire.store.database import StartRefusal
 from tests.factories import eventually

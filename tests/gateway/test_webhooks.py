@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from stagewire import pb
+from stagewire.callers import ANONYMOUS
 from stagewire.mlflow import shapes, webhooks
 from stagewire.mlflow.calls import Call, Endpoint
 from stagewire.mlflow.errors import MlflowError
 from stagewire.service import happenings
-from stagewire.service.callers import ANONYMOUS
 from stagewire.service.deliveries import Letter, Outcome
 from tests.factories import webhook
 

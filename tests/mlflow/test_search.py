@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stagewire import pb
+from stagewire.callers import ANONYMOUS
 from stagewire.errors import RegistryError
 from stagewire.mlflow import filters
 from stagewire.mlflow.errors import MlflowError, translated
-from stagewire.service.callers import ANONYMOUS
 from stagewire.service.registry import Registry
 from stagewire.store import upgrades
 from stagewire.store.opening import open_database

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from stagewire import pb
-from stagewire.service.callers import ANONYMOUS
+from stagewire.callers import ANONYMOUS
 from tests.factories import alias, found, head, last_event, numbered, refused, versions
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from stagewire import pb
-from stagewire.service.callers import ANONYMOUS, Caller
+from stagewire.callers import ANONYMOUS, Caller
 from stagewire.store import events as log_events
 from tests.factories import (
     alias,

@@ -14,8 +14,9 @@ import pytest
 import sqlalchemy as sa
 
 from stagewire import errors, pb
+from stagewire.callers import ANONYMOUS, Caller
+from stagewire.rights import REPORT
 from stagewire.service import batches, reports
-from stagewire.service.callers import ANONYMOUS, Caller
 from stagewire.service.registry import Registry
 from stagewire.store.opening import open_database
 from tests.factories import eventually, hand_out_sessions, refused, sql
@@ -70,7 +71,7 @@ class Waiting:
 
     def call(self, agent: str, caller: Caller = ANONYMOUS) -> Future[Any]:
         return self._pool.submit(
-            self.batch.run, self.registry, pb.ReportStatusRequest(agent=agent), caller
+            self.batch.run, self.registry, pb.ReportStatusRequest(agent=agent), caller, REPORT
         )
 
     def call_behind(self, *agents: str) -> list[Future[Any]]:

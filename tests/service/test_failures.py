@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from stagewire import errors, pb
-from stagewire.service.callers import ANONYMOUS, Caller
+from stagewire.callers import ANONYMOUS, Caller
 from stagewire.store import postgresql
 from tests.factories import found, head, model, numbered, refused, sql, version
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from stagewire import pb
+from stagewire.callers import ANONYMOUS
 from stagewire.service import happenings
-from stagewire.service.callers import ANONYMOUS
 from tests.factories import (
     alias,
     delete,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from stagewire import pb
-from stagewire.service.callers import ANONYMOUS, Caller
+from stagewire.callers import ANONYMOUS, Caller
 from tests.factories import (
     delete_version,
     found,

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from stagewire import pb
+from stagewire.callers import ANONYMOUS
 from stagewire.hooks import HookRules, Vault
-from stagewire.service.callers import ANONYMOUS
 from stagewire.service.cursors import Cursor
 from tests.factories import (
     alias,
@@ -211,8 +211,11 @@ def test_every_field_of_an_event_and_its_records_is_set(registry: Registry) -> N
     registry.DeleteModelTags(pb.DeleteModelTagsRequest(model="churn", keys=["note"]), ANONYMOUS)
     registry.RenameModel(pb.RenameModelRequest(model="churn", new_name="leavers"), ANONYMOUS)
     webhook(registry)
+    registry.CreateToken(pb.CreateTokenRequest(token=pb.Token(subject="alice")), ANONYMOUS)
+    viewer = pb.Grant(subject="alice", scope=pb.Scope(role=pb.ROLE_VIEWER))
+    registry.CreateGrant(pb.CreateGrantRequest(grant=viewer), ANONYMOUS)
 
-    log = registry.ListEvents(pb.ListEventsRequest(), ANONYMOUS).events
+    log = registry.ListEvents(pb.ListEventsRequest(namespace="*"), ANONYMOUS).events
     records: list[Any] = [r for e in log for r in e.payload.records]
 
     assert unset(log) == set()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from stagewire import pb
-from stagewire.service.callers import ANONYMOUS
+from stagewire.callers import ANONYMOUS
 from tests.factories import delete_version, head, model, numbered, refused, version, versions
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from hypothesis.stateful import precondition, rule
 from hypothesis.stateful import run_state_machine_as_test as run
 
 from stagewire import errors, pb
-from stagewire.service.callers import ANONYMOUS
+from stagewire.callers import ANONYMOUS
 from stagewire.service.registry import Registry
 from tests.moving import content, exported, imported
 from tests.service.test_state_machine import NAMES, NUMBERS, Agreement, fresh

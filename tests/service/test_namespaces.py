@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from stagewire import pb
+from stagewire.callers import ANONYMOUS
 from stagewire.errors import RegistryError
-from stagewire.service.callers import ANONYMOUS
 from tests.factories import delete, found, head, last_event, model, refused
 
 if TYPE_CHECKING:

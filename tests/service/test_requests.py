@@ -10,7 +10,7 @@ import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from stagewire import pb
-from stagewire.service.callers import ANONYMOUS, Caller
+from stagewire.callers import ANONYMOUS, Caller
 from stagewire.service.operations import REQUEST_KEPT_SECONDS
 from tests.factories import (
     alias,
@@ -147,6 +147,12 @@ WRITES: dict[str, tuple[Any, Any]] = {
             request_id=ID,
         ),
     ),
+    "CreateGrant": (
+        None,
+        pb.CreateGrantRequest(
+            grant=pb.Grant(subject="alice", scope=pb.Scope(role=pb.ROLE_VIEWER)), request_id=ID
+        ),
+    ),
 }
 
 
@@ -171,7 +177,16 @@ def test_every_write_that_takes_a_request_id_is_repeated_here() -> None:
     from stagewire.service.operations import Write
     from stagewire.service.registry import Registry
 
-    by_id = {"UndeleteModel", "PurgeModel", "UpdateWebhook", "DeleteWebhook"}
+    by_id = {
+        "UndeleteModel",
+        "PurgeModel",
+        "UpdateWebhook",
+        "DeleteWebhook",
+        "RevokeToken",
+        "DeleteGrant",
+    }
+    # Its secret is shown once; tests of tokens have it.
+    by_id.add("CreateToken")
     writes = {name for name, value in vars(Registry).items() if isinstance(value, Write)}
 
     assert writes == set(WRITES) | by_id

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from stagewire import pb
-from stagewire.service.callers import ANONYMOUS, Caller
+from stagewire.callers import ANONYMOUS, Caller
 from tests.factories import (
     alias,
     delete,
@@ -46,6 +46,10 @@ READS: dict[str, Any] = {
     "GetStageHistory": pb.GetStageHistoryRequest(model="churn"),
     "ListMetrics": pb.ListMetricsRequest(model="churn"),
     "GetHead": pb.GetHeadRequest(),
+    "GetCaller": pb.GetCallerRequest(),
+    "ListTokens": pb.ListTokensRequest(),
+    "ListGrants": pb.ListGrantsRequest(),
+    "ListRefusals": pb.ListRefusalsRequest(),
     "ListEvents": pb.ListEventsRequest(),
     "VerifyLog": pb.VerifyLogRequest(),
     "ListDeployments": pb.ListDeploymentsRequest(),

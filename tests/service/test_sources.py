@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from stagewire import pb
-from stagewire.service.callers import ANONYMOUS
+from stagewire.callers import ANONYMOUS
 from stagewire.service.registry import Registry
 from stagewire.sources import Sources
 from stagewire.store.database import Database

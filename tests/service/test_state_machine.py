@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from hypothesis.stateful import run_state_machine_as_test as run
 
 from stagewire import errors, pb
-from stagewire.service.callers import ANONYMOUS
+from stagewire.callers import ANONYMOUS
 from stagewire.service.registry import Registry
 from stagewire.store.opening import open_database
 from tests.service.simple_registry import STAGES, Refused, SimpleModel, SimpleRegistry

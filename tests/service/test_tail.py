@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from stagewire import pb
+from stagewire.callers import ANONYMOUS
 from stagewire.service import tail as tails
-from stagewire.service.callers import ANONYMOUS
 from stagewire.store import events
 
 if TYPE_CHECKING:

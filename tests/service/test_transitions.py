@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from stagewire import pb
-from stagewire.service.callers import ANONYMOUS
+from stagewire.callers import ANONYMOUS
 from tests.factories import (
     delete_version,
     found,

@@ -9,7 +9,7 @@ import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from stagewire import pb
-from stagewire.service.callers import ANONYMOUS, Caller
+from stagewire.callers import ANONYMOUS, Caller
 from tests.factories import (
     alias,
     delete,

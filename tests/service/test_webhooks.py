@@ -11,8 +11,8 @@ from cryptography.fernet import Fernet
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from stagewire import pb
+from stagewire.callers import ANONYMOUS
 from stagewire.hooks import HookRules, SecretUnreadable, Vault
-from stagewire.service.callers import ANONYMOUS
 from tests.factories import head, last_event, model, refused, sql, webhook
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from stagewire import pb
-from stagewire.service.callers import ANONYMOUS
+from stagewire.callers import ANONYMOUS
 from stagewire.service.registry import Registry
 from stagewire.store import compaction, schema
 from stagewire.store.opening import open_database

@@ -16,8 +16,8 @@ import pytest
 import sqlalchemy as sa
 
 from stagewire import errors, pb
+from stagewire.callers import ANONYMOUS
 from stagewire.service import models
-from stagewire.service.callers import ANONYMOUS
 from stagewire.service.registry import Registry
 from stagewire.store import events, sqlite, upgrades
 from stagewire.store.database import StartRefusal

@@ -17,10 +17,10 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from modelregistry.v1.watch_service_pb2_grpc import WatchServiceStub
 
 from stagewire import pb
+from stagewire.callers import Caller
 from stagewire.client import Client, errors, statuses
 from stagewire.errors import CODES
 from stagewire.server import interceptors
-from stagewire.service.callers import Caller
 from stagewire.store import postgresql
 from tests.factories import eventually, sql
 from tests.servers import RunningServer

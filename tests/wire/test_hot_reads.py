@@ -11,6 +11,7 @@ import pytest
 
 from stagewire import pb
 from stagewire.client import Client, errors
+from stagewire.rights import EVERYTHING
 from tests.faults.load import NAMES, STAGES, Writer
 from tests.servers import RunningServer
 from tests.wire import streams
@@ -58,7 +59,7 @@ def from_the_database(client: Client, method: str, request: Any) -> Any:
 
 def known(server: RunningServer, method: str, request: Any) -> bytes | None:
     async def recall() -> bytes | None:
-        return server.server.hot.recall(method, request)
+        return server.server.hot.recall(method, request, EVERYTHING)
 
     found: bytes | None = server.call(recall())
     return found

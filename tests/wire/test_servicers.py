@@ -9,8 +9,8 @@ import grpc_testing
 import pytest
 
 from stagewire import pb
+from stagewire.callers import Caller
 from stagewire.server import servicers
-from stagewire.service.callers import Caller
 
 if TYPE_CHECKING:
     from stagewire.service.registry import Registry

@@ -21,6 +21,7 @@ from starlette.responses import Response, StreamingResponse
 
 from stagewire import errors as refusals
 from stagewire import names
+from stagewire.callers import Caller
 from stagewire.gateway import reading, replies, wire
 from stagewire.gateway import upstream as upstreams
 from stagewire.gateway.paths import Paths
@@ -28,7 +29,6 @@ from stagewire.gateway.replies import Visit
 from stagewire.mlflow import errors, workspaces
 from stagewire.mlflow.calls import Call, Forward
 from stagewire.mlflow.searches import Listing
-from stagewire.service.callers import Caller
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

@@ -20,8 +20,8 @@ from google.protobuf import message_factory
 from google.protobuf.message import DecodeError
 
 from stagewire import errors, failpoints
+from stagewire.callers import Caller
 from stagewire.server import servicers, statuses
-from stagewire.service.callers import Caller
 from stagewire.service.hot import keeps
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def _from_memory(
     """Answer on the loop what is known; a hop to the pool costs more than such an answer."""
 
     async def call(request: Any, context: Any) -> Any:
-        known = hot.recall(method, request)
+        known = hot.recall(method, request, servicers.CALLER.get().rights)
         if known is not None:
             return known
         answer = await work(request, context)

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from modelregistry.v1 import (
+    access_service_pb2,
     audit_service_pb2,
     configuration_service_pb2,
     deployment_service_pb2,
@@ -24,8 +25,8 @@ from modelregistry.v1 import (
 )
 
 from stagewire import errors
+from stagewire.callers import ANONYMOUS, Caller
 from stagewire.server import statuses
-from stagewire.service.callers import ANONYMOUS, Caller
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,6 +45,7 @@ SERVICES: tuple[ServiceDescriptor, ...] = tuple(
         metrics_service_pb2,
         watch_service_pb2,
         deployment_service_pb2,
+        access_service_pb2,
         audit_service_pb2,
         webhook_service_pb2,
         configuration_service_pb2,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from stagewire import errors, names, pb
-from stagewire.service import messages
+from stagewire.service import messages, views
 from stagewire.store import events, lookup, pages, schema
 
 if TYPE_CHECKING:
@@ -71,7 +71,10 @@ def list_events(tx: Tx, request: pb.ListEventsRequest) -> pb.ListEventsResponse:
             query=query,
         )
         rows, token = paged.split(tx.rows(paged.statement))
-        found = [_event(row) for row in rows]
+        found = [event for row in rows if (event := _event(tx, row)) is not None]
+        if request.actor:
+            # Whose it is was withheld from some: that it is theirs must not be told either.
+            found = [e for e in found if e.payload.actor]
         if kinds:
             found = [e for e in found if any(r.change.kind in kinds for r in e.payload.records)]
         if found or not token:
@@ -119,12 +122,17 @@ def _model_id(tx: Tx, space: str, name: str) -> str:
         .limit(1)
     )
     found = tx.scalar(last_deleted)
-    return str(found) if found is not None else str(lookup.model(tx, space, name).id)
+    if found is None or not tx.rights.sees(space, names.lookup_model(name)):
+        return str(lookup.model(tx, space, name).id)
+    return str(found)
 
 
-def _event(row: Any) -> pb.Event:
-    payload = pb.EventPayload()
-    payload.ParseFromString(row.payload)
+def _event(tx: Tx, row: Any) -> pb.Event | None:
+    whole = pb.EventPayload()
+    whole.ParseFromString(row.payload)
+    payload = views.show(tx.rights, whole)
+    if payload is None:
+        return None
     return pb.Event(
         revision=row.revision,
         commit_time=messages.timestamp(row.commit_time),

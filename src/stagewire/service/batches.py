@@ -22,7 +22,8 @@ from stagewire.store.database import deadline_passed
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from stagewire.service.callers import Caller
+    from stagewire.callers import Caller
+    from stagewire.rights import Permission
     from stagewire.store.database import Database
     from stagewire.store.transactions import Tx
 
@@ -65,13 +66,14 @@ class Batch(Operation[Request, Answer], Generic[Request, Item, Answer]):
         self._queues: WeakKeyDictionary[Database, _Queue[Item, Answer]] = WeakKeyDictionary()
         self._lock = threading.Lock()
 
-    def run(self, registry: Served, request: Request, caller: Caller) -> Answer:
+    def run(self, registry: Served, request: Request, caller: Caller, needs: Permission) -> Answer:
         """Wait for the batch that this request falls into."""
         with self._lock:
             queue = self._queues.get(registry.database)
             if queue is None:
                 queue = _Queue(self._make_intake())
                 self._queues[registry.database] = queue
+        del needs  # what is reported is judged by its names
         item = queue.intake.prepare(request)
         return queue.run(registry.database, item, caller.deadline)
 

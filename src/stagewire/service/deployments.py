@@ -9,7 +9,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from stagewire import names, pb
 from stagewire.service import messages
-from stagewire.store import clock, lookup, pages, patterns, schema
+from stagewire.store import clock, lookup, pages, patterns, schema, visibility
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,7 +34,7 @@ def list_(tx: Tx, request: pb.ListDeploymentsRequest) -> pb.ListDeploymentsRespo
     )
     conditions, query = _wanted(request, reported)
     paged = pages.paginate(
-        reported.statement.where(*conditions),
+        reported.statement.where(*conditions, visibility.models(tx, space, _DEPLOYMENT.model)),
         [
             pages.Key(_DEPLOYMENT.target),
             pages.Key(_DEPLOYMENT.model),

@@ -121,6 +121,31 @@ def record_webhook(tx: Tx, kind: pb.ChangeKind.ValueType, state: pb.Webhook) -> 
     _record(tx, change, before=None if new else found, after=None if gone else found)
 
 
+def record_token(tx: Tx, kind: pb.ChangeKind.ValueType, state: pb.Token) -> None:
+    """Record a change of a token, whose state holds neither secret nor hash."""
+    found = keys("")
+    new = kind == pb.CHANGE_KIND_TOKEN_CREATED
+    change = pb.Change(
+        kind=kind, delivery=pb.CHANGE_DELIVERY_FULL, access_id=state.id, token_state=state
+    )
+    _record(tx, change, before=None if new else found, after=found)
+
+
+def record_grant(tx: Tx, kind: pb.ChangeKind.ValueType, state: pb.Grant) -> None:
+    """Record a change of a grant; one on every namespace belongs to none."""
+    space = "" if state.scope.namespace == "*" else state.scope.namespace
+    found = keys(space)
+    gone = kind == pb.CHANGE_KIND_GRANT_DELETED
+    change = pb.Change(
+        kind=kind,
+        delivery=pb.CHANGE_DELIVERY_FULL,
+        namespace=space,
+        access_id=state.id,
+        grant_state=state,
+    )
+    _record(tx, change, before=found if gone else None, after=None if gone else found)
+
+
 def name_tags(tx: Tx, *, set_: Iterable[str] = (), deleted: Iterable[str] = ()) -> None:
     """Say which tags the change recorded last set or deleted: its state alone can't tell."""
     tx.records[-1].set_tags.extend(sorted(set_))

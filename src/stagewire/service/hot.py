@@ -18,6 +18,7 @@ from stagewire import names, pb
 from stagewire.service.operations import Answer, Read, Request
 
 if TYPE_CHECKING:
+    from stagewire.rights import Rights
     from stagewire.service.tail import Entry, Tail
 
 MOST_BYTES = 64 * 1024 * 1024
@@ -44,6 +45,8 @@ class _Kept:
     data: bytes
     revision: int
     roots: tuple[Root, ...]
+    namespace: str
+    model: str
 
 
 class _Shelf(LRUCache[Key, _Kept]):
@@ -79,14 +82,17 @@ class HotReads:
         tail.listeners.append(self._drop)
         tail.on_break = self._shelf.clear
 
-    def recall(self, method: str, request: Any) -> bytes | None:
-        """Give the serialised answer to a request, or None to have the database asked."""
+    def recall(self, method: str, request: Any, rights: Rights) -> bytes | None:
+        """Give the serialised answer to a request, or None to have the database asked.
+
+        Whoever may not see what it shows is told so by the database.
+        """
         tail = self._tail
         least = request.min_revision
         if not 0 <= least <= tail.last or not tail.has_read_own_commits or not tail.is_fresh:
             return None
         kept = self._shelf.get(_key(method, request))
-        if kept is None:
+        if kept is None or not rights.sees(kept.namespace, kept.model):
             return None
         # Nothing it shows has changed up to where the tail is, so it is that revision's answer.
         revision = max(kept.revision, tail.last)
@@ -98,13 +104,14 @@ class HotReads:
         """Keep an answer of the database's, unless it may be outdated already."""
         if getattr(request, "include_metrics", False) or not self._most_bytes:
             return
-        roots = _roots(request, answer)
+        space, model_id, name = _shown(answer)
+        roots = _roots(request, space, model_id, name)
         if not self._unchanged(roots, answer.revision):
             return
         bare = type(answer)()
         bare.CopyFrom(answer)
         bare.ClearField("revision")
-        kept = _Kept(type(answer), bare.SerializeToString(), answer.revision, roots)
+        kept = _Kept(type(answer), bare.SerializeToString(), answer.revision, roots, space, name)
         if len(kept.data) + _OVERHEAD_BYTES <= self._most_bytes:
             self._shelf[_key(method, request)] = kept
 
@@ -134,14 +141,17 @@ def _key(method: str, request: Any) -> Key:
     return key
 
 
-def _roots(request: Any, answer: Any) -> tuple[Root, ...]:
-    """Say what an answer depends on: its model, both names by which it was reached, its stages."""
+def _shown(answer: Any) -> tuple[str, str, str]:
+    """Say which model an answer shows: its namespace, its id, its name."""
     if isinstance(answer, pb.GetModelResponse):
         model = answer.model
-        space, model_id, name = model.namespace, model.id, model.name
-    else:
-        version = answer.version
-        space, model_id, name = version.namespace, version.model_id, version.model
+        return model.namespace, model.id, model.name
+    version = answer.version
+    return version.namespace, version.model_id, version.model
+
+
+def _roots(request: Any, space: str, model_id: str, name: str) -> tuple[Root, ...]:
+    """Say what an answer depends on: its model, both names by which it was reached, its stages."""
     asked = request.model
     if not asked:
         asked, _ = names.parse_models_uri(request.uri)

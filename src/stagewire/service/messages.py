@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from stagewire import pb
+from stagewire.rights import Scope
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,6 +26,15 @@ if TYPE_CHECKING:
     from stagewire.store.transactions import Tx
 
 _MICROS = 1_000_000
+_STAMPED = (
+    pb.Namespace,
+    pb.Stage,
+    pb.Model,
+    pb.ModelVersion,
+    pb.Webhook,
+    pb.Token,
+    pb.Grant,
+)
 
 
 @dataclass(slots=True)
@@ -238,12 +248,12 @@ def fill(answer: Message, revision: int, commit_time: int) -> None:
             continue
         items = [value] if hasattr(value, "ListFields") else value
         for item in items:
-            if isinstance(item, (pb.Namespace, pb.Stage, pb.Model, pb.ModelVersion, pb.Webhook)):
+            if isinstance(item, _STAMPED):
                 fill_resource(item, revision, moment)
 
 
 def fill_resource(
-    item: pb.Namespace | pb.Stage | pb.Model | pb.ModelVersion | pb.Webhook,
+    item: pb.Namespace | pb.Stage | pb.Model | pb.ModelVersion | pb.Webhook | pb.Token | pb.Grant,
     revision: int,
     moment: Timestamp,
 ) -> None:
@@ -254,5 +264,68 @@ def fill_resource(
         item.activity_time.CopyFrom(moment)
     if item.revision == 0:
         item.revision = revision
-    if not item.HasField("update_time"):
+    if not isinstance(item, pb.Grant) and not item.HasField("update_time"):
         item.update_time.CopyFrom(moment)
+
+
+def scope(found: Scope) -> pb.Scope:
+    """Map a role on a part of the registry."""
+    return pb.Scope(
+        role=pb.Role.Value(f"ROLE_{found.role.upper()}"),
+        namespace=found.namespace,
+        model=found.model,
+        stage=found.stage,
+        alias=found.alias,
+    )
+
+
+def grant(tx: Tx, row: Any) -> pb.Grant:
+    """Map a grant."""
+    message = pb.Grant(
+        id=row.id,
+        subject=row.subject,
+        scope=pb.Scope(
+            role=row.role,
+            namespace=row.namespace,
+            model=row.model,
+            stage=row.stage,
+            alias=row.alias,
+        ),
+        creator=row.creator,
+    )
+    if row.create_time != tx.time:
+        message.create_time.CopyFrom(timestamp(row.create_time))
+    if row.revision != tx.revision:
+        message.revision = row.revision
+    return message
+
+
+def token(tx: Tx, row: Any, last_use: int | None = None) -> pb.Token:
+    """Map a token, without its hash."""
+    message = pb.Token(
+        id=row.id,
+        subject=row.subject,
+        description=row.description,
+        scopes=[scope(Scope(**found)) for found in json.loads(row.scopes)],
+        expire_time=timestamp(row.expire_time),
+        creator=row.creator,
+        revoked=row.revoked,
+        last_use_time=None if last_use is None else timestamp(last_use),
+    )
+    _stamp(message, row, tx)
+    return message
+
+
+def refusal(row: Any) -> pb.Refusal:
+    """Map a refusal."""
+    return pb.Refusal(
+        id=row.id,
+        time=timestamp(row.time),
+        count=row.count,
+        caller=row.caller,
+        peer=row.peer,
+        method=row.method,
+        reason=row.reason,
+        namespace=row.namespace,
+        model=row.model,
+    )

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from stagewire import errors, names, pb
 from stagewire.service import bearers, history, holdings, limits, messages, versions
-from stagewire.store import filters, lookup, pages, schema
+from stagewire.store import filters, lookup, pages, schema, visibility
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -122,6 +122,7 @@ def list_(tx: Tx, request: pb.ListModelsRequest) -> pb.ListModelsResponse:
     statement = sa.select(schema.Model).where(
         schema.Model.namespace == space,
         schema.Model.deleted.is_(False),
+        visibility.models(tx, space),
         filters.models(request.filter),
     )
     paged = pages.paginate(
@@ -229,6 +230,7 @@ def delete(tx: Tx, request: pb.DeleteModelRequest) -> pb.DeleteModelResponse:
     lookup.expect(request.expected_revision, row.revision, f"model {row.name!r}")
     if not request.force:
         _refuse_used(tx, row)
+    _demand_held(tx, row)
     bearers.leave(tx, row, renamed=False)
     tx.update(schema.Model, {"id": row.id}, deleted=True, revision=tx.revision, update_time=tx.time)
     state = _state(tx, row.id)
@@ -248,6 +250,7 @@ def undelete(tx: Tx, request: pb.UndeleteModelRequest) -> pb.UndeleteModelRespon
     row = lookup.model_by_id_to_change(tx, request.namespace, request.model_id)
     lookup.expect(request.expected_revision, row.revision, f"model {row.name!r}")
     _refuse_living(row)
+    _demand_held(tx, row)
     next_number, first_number = bearers.take(tx, row, row.name)
     tx.update(
         schema.Model,
@@ -343,6 +346,17 @@ def _held(tx: Tx, model_id: str) -> tuple[list[str], list[str]]:
     """Name the stages and aliases that a model's versions hold."""
     stages = list(dict.fromkeys(row.stage for row in tx.rows(_HELD, model_id=model_id)))
     return stages, [row.alias for row in tx.rows(_ALIASES, model_id=model_id)]
+
+
+def _demand_held(tx: Tx, row: lookup.Row) -> None:
+    """Refuse to hide, or bring back, what its versions hold, where the caller may not move them."""
+    if tx.rights.everything:
+        return
+    for held in tx.rows(_HELD, model_id=row.id):
+        if held.active:
+            versions.demand_move(tx, row, stage=names.stage_key(held.stage))
+    for held in tx.rows(_ALIASES, model_id=row.id):
+        versions.demand_move(tx, row, alias=held.alias)
 
 
 def _refuse_living(row: lookup.Row) -> None:

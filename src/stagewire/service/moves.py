@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from stagewire import names, pb
+from stagewire import names, pb, rights
 from stagewire.service import history
 from stagewire.service import states as versions
-from stagewire.service.lifecycle import Board, Entry, Rules
+from stagewire.service.lifecycle import DISPLACEMENT, Board, Entry, Rules
 from stagewire.store import lookup, schema
 
 if TYPE_CHECKING:
@@ -136,6 +136,7 @@ def apply(
     numbers = sorted({n for _, n, *_ in entered} | {n for _, n in left} | set(deleted or ()))
     if not numbers:
         return Moved()
+    _demand(tx, play)
     was = _primaries(tx, owner, touched)
     _write_moves(tx, play, touched, undo or {})
     for number in numbers:
@@ -164,6 +165,24 @@ def apply(
         for key in touched
     ]
     return Moved(now, outcomes)
+
+
+def _demand(tx: Tx, play: Play) -> None:
+    """Refuse what moves versions where the caller may not.
+
+    Whoever may move into a stage may have it do what its definition says: displace its holders,
+    and bring them back. Everything else that leaves an active stage, and whatever enters any, is
+    the caller's own doing.
+    """
+    if tx.rights.everything:
+        return
+    board = play.board
+    own = {key for key, _, entry in board.entered() if entry.cause != DISPLACEMENT}
+    own |= {key for key, _ in board.left() if board.rules[key].active}
+    for key in sorted(own):
+        tx.rights.demand(
+            rights.MOVE, play.owner.namespace, play.owner.name, stage=key, caller=tx.actor
+        )
 
 
 def _write_moves(tx: Tx, play: Play, touched: list[str], undo: Mapping[str, int | None]) -> None:

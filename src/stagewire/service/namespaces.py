@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from stagewire import errors, pb
 from stagewire.service import history, messages, webhooks
-from stagewire.store import lookup, pages, schema
+from stagewire.store import lookup, pages, schema, visibility
 from stagewire.store.transactions import Again
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def get(tx: Tx, request: pb.GetNamespaceRequest) -> pb.GetNamespaceResponse:
 def list_(tx: Tx, request: pb.ListNamespacesRequest) -> pb.ListNamespacesResponse:
     """List namespaces by name."""
     paged = pages.paginate(
-        sa.select(schema.Namespace),
+        sa.select(schema.Namespace).where(visibility.namespaces(tx)),
         [pages.Key(schema.Namespace.name)],
         token=request.page_token,
         size=request.page_size,

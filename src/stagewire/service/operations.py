@@ -10,21 +10,22 @@ from __future__ import annotations
 import abc
 import hashlib
 import time
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast, overload
 
 import sqlalchemy as sa
 from google.protobuf.message import Message
 
 from stagewire import errors, failpoints, pb
-from stagewire.service import limits, messages
+from stagewire.service import limits, messages, rules
 from stagewire.store import events, schema
 from stagewire.store.database import deadline_passed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from stagewire.callers import Caller
     from stagewire.hooks import HookRules
-    from stagewire.service.callers import Caller
+    from stagewire.rights import Permission
     from stagewire.service.deliveries import Letter, Outcome
     from stagewire.sources import Sources
     from stagewire.store.database import Database
@@ -84,23 +85,24 @@ class Operation(abc.ABC, Generic[Request, Answer]):
             limits.check(request)
             if caller.deadline is not None and time.monotonic() > caller.deadline:
                 raise deadline_passed()
-            return self.run(registry, request, caller)
+            needs = rules.authorise(self.name, caller, request)
+            return self.run(registry, request, caller, needs)
 
         return call
 
     @abc.abstractmethod
-    def run(self, registry: Served, request: Request, caller: Caller) -> Answer:
-        """Do it."""
+    def run(self, registry: Served, request: Request, caller: Caller, needs: Permission) -> Answer:
+        """Do it; `needs` is what the caller has to have on whatever is found by an id."""
 
 
 class Read(Operation[Request, Answer]):
     """Answers from one consistent view, not older than the request's `min_revision`."""
 
-    def run(self, registry: Served, request: Request, caller: Caller) -> Answer:
+    def run(self, registry: Served, request: Request, caller: Caller, needs: Permission) -> Answer:
         """Run the use case on a read-only view and mark the answer with its revision."""
 
         def work(tx: Tx) -> Answer:
-            tx.actor = caller.name
+            tx.begin(caller, needs)
             answer = self.work(tx, request)
             if "revision" in answer.DESCRIPTOR.fields_by_name and not _revision(answer):
                 _set_revision(answer, tx.head)
@@ -123,7 +125,7 @@ class Write(Operation[Request, Answer]):
         super().__init__(work)
         self.check = check
 
-    def run(self, registry: Served, request: Request, caller: Caller) -> Answer:
+    def run(self, registry: Served, request: Request, caller: Caller, needs: Permission) -> Answer:
         """Run the use case to its commit, or answer from the stored one."""
         if self.check is not None:
             self.check(registry.hooks, request)
@@ -143,10 +145,10 @@ class Write(Operation[Request, Answer]):
                     f"was used for another {row.method} request; give each request its own",
                     reason="REQUEST_ID_REUSED",
                 )
-            raise _Answered(self._replayed(request, row))
+            raise _Answered(self._replayed(request, row, caller))
 
         def work(tx: Tx) -> tuple[Answer, int, int]:
-            tx.actor = caller.name
+            tx.begin(caller, needs)
             tx.reason = getattr(request, "reason", "")
             tx.sources = registry.sources
             tx.hooks = registry.hooks
@@ -182,7 +184,7 @@ class Write(Operation[Request, Answer]):
                 request_id=request_id,
                 method=self.name,
                 request_hash=digest,
-                answer=answer.SerializeToString(),
+                answer=self._kept(answer),
                 revision=revision,
                 time=tx.time if tx.records else time.time_ns() // 1000,
             )
@@ -193,11 +195,39 @@ class Write(Operation[Request, Answer]):
             failpoints.hit("head.taken")
         return answer, revision, commit_time
 
-    def _replayed(self, request: Request, row: sa.Row[Any]) -> Message:
+    def _kept(self, answer: Answer) -> bytes:
+        """Give what is kept of an answer for a repeated call."""
+        return answer.SerializeToString()
+
+    def _replayed(self, request: Request, row: sa.Row[Any], caller: Caller) -> Message:
         answer: Message = answer_class(request)()
         answer.ParseFromString(row.answer)
+        rules.authorise_answer(caller, answer)
         _complete(answer, row.revision, row.time)
         return answer
+
+
+class Secret(Write[Request, Answer]):
+    """A write whose answer holds a secret: that is neither kept nor answered again."""
+
+    def __init__(
+        self,
+        work: Callable[[Tx, Request], Answer],
+        field: str,
+        refusal: Callable[[Answer], errors.RegistryError],
+    ) -> None:
+        super().__init__(work)
+        self.field = field
+        self.refusal = refusal
+
+    def _kept(self, answer: Answer) -> bytes:
+        bare = type(answer)()
+        bare.CopyFrom(answer)
+        bare.ClearField(self.field)
+        return bare.SerializeToString()
+
+    def _replayed(self, request: Request, row: sa.Row[Any], caller: Caller) -> Message:
+        raise self.refusal(cast("Answer", super()._replayed(request, row, caller)))
 
 
 class Visit(Operation[Request, Answer], Generic[Request, Answer]):
@@ -212,11 +242,11 @@ class Visit(Operation[Request, Answer], Generic[Request, Answer]):
         self.answer = answer
         self.name = ""
 
-    def run(self, registry: Served, request: Request, caller: Caller) -> Answer:
+    def run(self, registry: Served, request: Request, caller: Caller, needs: Permission) -> Answer:
         """Read what to send, send it with no transaction open, and answer."""
 
         def work(tx: Tx) -> Letter:
-            tx.actor = caller.name
+            tx.begin(caller, needs)
             return self.write(tx, request)
 
         letter = registry.database.read(work)
@@ -226,11 +256,11 @@ class Visit(Operation[Request, Answer], Generic[Request, Answer]):
 class Note(Operation[Request, Answer]):
     """Writes what is too frequent for the log and repeatable by its own keys."""
 
-    def run(self, registry: Served, request: Request, caller: Caller) -> Answer:
+    def run(self, registry: Served, request: Request, caller: Caller, needs: Permission) -> Answer:
         """Run the use case in a transaction that takes no revision."""
 
         def work(tx: Tx) -> Answer:
-            tx.actor = caller.name
+            tx.begin(caller, needs)
             return self.work(tx, request)
 
         return registry.database.write(work, deadline=caller.deadline)

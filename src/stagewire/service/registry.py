@@ -13,14 +13,17 @@ from stagewire.service import (
     audit,
     deliveries,
     deployments,
+    grants,
     holdings,
     imports,
     metrics,
     models,
     namespaces,
+    refusals,
     reports,
     rollbacks,
     stages,
+    tokens,
     transitions,
     versions,
     webhooks,
@@ -29,6 +32,7 @@ from stagewire.service.batches import Batch as batch
 from stagewire.service.hot import Memory as memory
 from stagewire.service.operations import Note as note
 from stagewire.service.operations import Read as read
+from stagewire.service.operations import Secret as secret
 from stagewire.service.operations import Visit as visit
 from stagewire.service.operations import Write as write
 from stagewire.service.operations import bootstrap, forget_old_requests
@@ -111,6 +115,15 @@ class Registry:
 
     ImportRegistry = write(imports.apply)
 
+    CreateToken = secret(tokens.create, "secret", tokens.shown_once)
+    ListTokens = read(tokens.list_)
+    RevokeToken = write(tokens.revoke)
+    CreateGrant = write(grants.create)
+    ListGrants = read(grants.list_)
+    DeleteGrant = write(grants.delete)
+    GetCaller = read(grants.caller)
+    ListRefusals = read(refusals.list_)
+
     def __init__(
         self, database: Database, *, sources: Sources = PERMISSIVE, hooks: HookRules = NO_HOOKS
     ) -> None:
@@ -128,4 +141,5 @@ class Registry:
     def tidy(self) -> int:
         """Forget stored answers that are no longer promised; answers how many."""
         self.database.tidy()
+        self.database.write(refusals.forget_old)
         return self.database.write(forget_old_requests)

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, cast
 import sqlalchemy as sa
 
 from stagewire import errors, names, pb, sources
+from stagewire.rights import MOVE
 from stagewire.service import history, limits, messages, metrics, moves, states
 from stagewire.service.messages import Satellites
-from stagewire.store import filters, lookup, pages, schema
+from stagewire.store import filters, lookup, pages, schema, visibility
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -328,6 +329,7 @@ def list_(tx: Tx, request: pb.ListModelVersionsRequest) -> pb.ListModelVersionsR
             schema.Model.namespace == space,
             schema.Version.deleted.is_(False),
             schema.Model.deleted.is_(False),
+            visibility.models(tx, space),
             filters.versions(request.filter),
         )
     )
@@ -413,9 +415,16 @@ def delete(tx: Tx, request: pb.DeleteModelVersionRequest) -> pb.DeleteModelVersi
         mlflow_time=tx.time,
     )
     tx.update(schema.Model, {"id": owner.id}, mlflow_time=tx.time)
+    for alias in state.aliases:
+        demand_move(tx, owner, alias=alias)
     end_aliases(tx, owner.id, state.aliases)
     moves.end(tx, owner, row.number, found)
     return pb.DeleteModelVersionResponse(version=states.reload(tx, owner, row.number))
+
+
+def demand_move(tx: Tx, owner: lookup.Row, **place: str) -> None:
+    """Refuse to touch what a stage or an alias holds where the caller may not move versions."""
+    tx.rights.demand(MOVE, owner.namespace, owner.name, caller=tx.actor, **place)
 
 
 def end_aliases(tx: Tx, model_id: str, aliases: Iterable[str]) -> None:

@@ -81,19 +81,27 @@ _STAGES = (
 
 def namespace(tx: Tx, name: str) -> Row:
     """Read a namespace; `default` is meant by ''. Refuses NAMESPACE_NOT_FOUND."""
-    return _found_namespace(tx.row(_NAMESPACE, name=names.namespace_or_default(name)), name)
+    return _found_namespace(tx, tx.row(_NAMESPACE, name=names.namespace_or_default(name)), name)
 
 
 def namespace_to_write_in(tx: Tx, name: str) -> Row:
     """Read a namespace and keep its definitions from changing until the commit."""
-    return _found_namespace(tx.row(_NAMESPACE_SHARED, name=names.namespace_or_default(name)), name)
+    name = names.namespace_or_default(name)
+    return _found_namespace(tx, tx.row(_NAMESPACE_SHARED, name=name), name)
 
 
 def namespace_to_change(tx: Tx, name: str) -> Row:
     """Read a namespace and lock it alone, for changes of its definitions."""
-    row = _found_namespace(tx.row(_NAMESPACE_OWNED, name=names.namespace_or_default(name)), name)
+    name = names.namespace_or_default(name)
+    row = _found_namespace(tx, tx.row(_NAMESPACE_OWNED, name=name), name)
     tx.locked()
     return row
+
+
+def lock_access(tx: Tx) -> None:
+    """Let nobody else change who may do what everywhere until the commit."""
+    tx.row(_NAMESPACE_OWNED, name=names.DEFAULT_NAMESPACE)
+    tx.locked()
 
 
 def namespaces_to_report_in(tx: Tx, names_: Iterable[str]) -> set[str]:
@@ -114,8 +122,8 @@ def no_namespace(name: str) -> errors.RegistryError:
     )
 
 
-def _found_namespace(row: Row | None, name: str) -> Row:
-    if row is None:
+def _found_namespace(tx: Tx, row: Row | None, name: str) -> Row:
+    if row is None or not tx.rights.sees_namespace(row.name):
         raise no_namespace(name)
     return row
 
@@ -126,7 +134,7 @@ def model(tx: Tx, space: str, name: str) -> Row:
     row = tx.row(_BEARER, namespace=space, name=name)
     if row is None:
         row = tx.row(_RENAMED, namespace=space, name=name)
-    if row is None:
+    if row is None or not tx.rights.sees(row.namespace, row.name):
         namespace(tx, space)
         raise model_not_found(name)
     return row
@@ -139,7 +147,11 @@ def model_to_change(tx: Tx, space: str, name: str) -> Row:
     row = tx.row(_BEARER_LOCKED, namespace=space, name=name)
     if row is None:
         moved = tx.row(_RENAMED, namespace=space, name=name)
-        raise model_not_found(name) if moved is None else renamed(name, moved.name)
+        if moved is None or not tx.rights.sees(moved.namespace, moved.name):
+            raise model_not_found(name)
+        raise renamed(name, moved.name)
+    if not tx.rights.sees(row.namespace, row.name):
+        raise model_not_found(name)
     # A rename or deletion may have committed while this transaction waited for the row.
     if row.name != name or row.deleted:
         raise Again
@@ -158,8 +170,13 @@ def model_by_id_to_change(tx: Tx, space: str, model_id: str) -> Row:
     """Read and lock a model, living or deleted, by its id."""
     namespace_to_write_in(tx, space)
     unlocked = tx.row(MODEL, model_id=model_id)
-    if unlocked is None or unlocked.namespace != names.namespace_or_default(space):
+    if (
+        unlocked is None
+        or unlocked.namespace != names.namespace_or_default(space)
+        or not tx.rights.sees(unlocked.namespace, unlocked.name)
+    ):
         raise model_not_found(model_id)
+    tx.rights.demand(tx.needs, unlocked.namespace, unlocked.name, caller=tx.actor)
     # The name is locked before the model, as every use case that needs both does.
     name_to_change(tx, unlocked.namespace, unlocked.name)
     row = tx.row(_MODEL_LOCKED, model_id=model_id)
@@ -194,6 +211,8 @@ def numbered(tx: Tx, space: str, name: str, number: int) -> tuple[Row, Row]:
     """Read the model and version that (name, number) means, also under an old name."""
     name = names.lookup_model(name)
     owner = tx.row(_BY_RANGE, namespace=space, name=name, number=number)
+    if owner is not None and not tx.rights.sees(owner.namespace, owner.name):
+        raise model_not_found(name)
     if owner is None:
         model(tx, space, name)
         raise version_not_found(name, number)
@@ -216,7 +235,11 @@ def version_to_change(tx: Tx, owner: Row, number: int, *, deleted: bool = False)
     row = tx.row(VERSION, model_id=owner.id, number=number)
     if row is None:
         other = tx.row(_BY_RANGE, namespace=owner.namespace, name=owner.name, number=number)
-        if other is not None and other.id != owner.id:
+        if (
+            other is not None
+            and other.id != owner.id
+            and tx.rights.sees(other.namespace, other.name)
+        ):
             raise renamed(owner.name, other.name, number=number)
     if row is None or (row.deleted and not deleted):
         raise version_not_found(owner.name, number)

@@ -544,3 +544,75 @@ class WebhookDelivery(Table):
         sa.Index(None, "webhook_id", "revision", "place"),
         sa.Index(None, "webhook_id", "status", "revision"),
     )
+
+
+class Token(Table):
+    """A secret that stands for a subject; of the secret only its hash."""
+
+    __tablename__ = "tokens"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    secret_hash: Mapped[bytes]
+    subject: Mapped[str] = mapped_column(index=True)
+    description: Mapped[str]
+    scopes: Mapped[str]
+    expire_time: Mapped[int]
+    creator: Mapped[str]
+    revoked: Mapped[bool]
+    revision: Mapped[int]
+    create_time: Mapped[int]
+    update_time: Mapped[int]
+    __table_args__ = (sa.Index(None, "create_time", "id"),)
+
+
+class TokenUse(Table):
+    """When a token was last used; beside its row, because that is no change of it."""
+
+    __tablename__ = "token_uses"
+    token_id: Mapped[str] = mapped_column(primary_key=True)
+    time: Mapped[int]
+
+
+class Grant(Table):
+    """A role that a subject has on a part of the registry."""
+
+    __tablename__ = "grants"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    subject: Mapped[str]
+    role: Mapped[int]
+    namespace: Mapped[str] = mapped_column(index=True)
+    model: Mapped[str]
+    stage_key: Mapped[str]
+    stage: Mapped[str]
+    alias: Mapped[str]
+    creator: Mapped[str]
+    revision: Mapped[int]
+    create_time: Mapped[int]
+    __table_args__ = (
+        sa.Index(None, "create_time", "id"),
+        sa.Index(
+            "ix_grants_same",
+            "subject",
+            "role",
+            "namespace",
+            "model",
+            "stage_key",
+            "alias",
+            unique=True,
+        ),
+    )
+
+
+class Refusal(Table):
+    """Calls that were refused for want of credentials or grants, equal ones of a minute in one."""
+
+    __tablename__ = "refusals"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    time: Mapped[int]
+    count: Mapped[int]
+    caller: Mapped[str]
+    peer: Mapped[str]
+    method: Mapped[str]
+    reason: Mapped[str]
+    namespace: Mapped[str]
+    model: Mapped[str]
+    __table_args__ = (sa.Index(None, "time", "id"), sa.Index(None, "caller", "time", "id"))

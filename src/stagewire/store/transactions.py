@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+from stagewire.callers import ANONYMOUS
 from stagewire.hooks import NO_HOOKS
+from stagewire.rights import SEE
 from stagewire.sources import PERMISSIVE
 from stagewire.store import schema
 
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from stagewire import pb
+    from stagewire.callers import Caller
+    from stagewire.rights import Permission, Rights
 
 # Columns that hold a revision or time which only the log's head knows: (revisions, times).
 STAMPS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -29,6 +33,8 @@ STAMPS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "requests": (("revision",), ("time",)),
     "webhooks": (("revision",), ("create_time", "update_time")),
     "webhook_cursors": (("revision",), ()),
+    "tokens": (("revision",), ("create_time", "update_time")),
+    "grants": (("revision",), ("create_time",)),
 }
 
 
@@ -67,9 +73,21 @@ class Tx:
         self.reason = ""
         self.sources = PERMISSIVE
         self.hooks = NO_HOOKS
+        self.caller = ANONYMOUS
+        #: What the method under way needs of whatever it finds by an id.
+        self.needs = SEE
         self.records: list[pb.ChangeRecord] = []
         self.touched: dict[str, dict[tuple[Any, ...], None]] = {}
         self.locked: Callable[[], None] = lambda: None
+
+    def begin(self, caller: Caller, needs: Permission) -> None:
+        """Say on whose behalf everything is done, and what that takes."""
+        self.caller, self.actor, self.needs = caller, caller.name, needs
+
+    @property
+    def rights(self) -> Rights:
+        """What the caller may do."""
+        return self.caller.rights
 
     @property
     def postgresql(self) -> bool:

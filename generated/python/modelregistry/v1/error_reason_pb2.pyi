@@ -87,6 +87,10 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """NOT_FOUND. The webhook's history has no such delivery, or no longer has it.
     Example: RedeliverWebhook of another webhook's delivery.
     """
+    ERROR_REASON_TOKEN_NOT_FOUND: _ErrorReason.ValueType  # 32
+    """NOT_FOUND. There is no such token, or not for this caller. Example: RevokeToken "none"."""
+    ERROR_REASON_GRANT_NOT_FOUND: _ErrorReason.ValueType  # 33
+    """NOT_FOUND. There is no such grant, or not for this caller. Example: DeleteGrant twice."""
     ERROR_REASON_NAMESPACE_EXISTS: _ErrorReason.ValueType  # 40
     """ALREADY_EXISTS. The namespace exists. Example: CreateNamespace twice."""
     ERROR_REASON_MODEL_EXISTS: _ErrorReason.ValueType  # 41
@@ -169,6 +173,14 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """FAILED_PRECONDITION. The webhook is disabled: nothing is sent to it.
     Example: RedeliverWebhook of a disabled one.
     """
+    ERROR_REASON_SECRET_SHOWN_ONCE: _ErrorReason.ValueType  # 98
+    """FAILED_PRECONDITION. The token was made by an earlier call, whose answer alone held the
+    secret. Example: CreateToken repeated with its request_id after the answer was lost.
+    """
+    ERROR_REASON_LAST_ADMIN: _ErrorReason.ValueType  # 99
+    """FAILED_PRECONDITION. Nobody could administer the registry any more.
+    Example: DeleteGrant of the only admin's grant.
+    """
     ERROR_REASON_REVISION_AHEAD: _ErrorReason.ValueType  # 110
     """OUT_OF_RANGE. min_revision is above the log's head: history was lost, or the mark
     belongs to another registry. Metadata: log_id, head. Example: min_revision 10^9.
@@ -192,6 +204,10 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     ERROR_REASON_FILTER_CHANGED: _ErrorReason.ValueType  # 115
     """FAILED_PRECONDITION. The cursor was made under another filter.
     Example: an agent whose --stage was changed.
+    """
+    ERROR_REASON_PERMISSIONS_CHANGED: _ErrorReason.ValueType  # 116
+    """FAILED_PRECONDITION. What the caller may see is not what it was when the cursor was made.
+    Example: an agent that was granted another model resumes without snapshot_on_reset.
     """
     ERROR_REASON_TRANSACTION_TOO_LARGE: _ErrorReason.ValueType  # 130
     """RESOURCE_EXHAUSTED. One call would write more than 1 MiB or 1,000 changes.
@@ -217,6 +233,23 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """UNAVAILABLE. The database can't be reached. Example: PostgreSQL restarting."""
     ERROR_REASON_SHUTTING_DOWN: _ErrorReason.ValueType  # 152
     """UNAVAILABLE. The server is stopping; another one answers. Example: a rolling restart."""
+    ERROR_REASON_CREDENTIALS_MISSING: _ErrorReason.ValueType  # 180
+    """UNAUTHENTICATED. The call says not who makes it: no token, no certificate.
+    Example: any call but health's to a server with access control, without metadata.
+    """
+    ERROR_REASON_CREDENTIALS_INVALID: _ErrorReason.ValueType  # 181
+    """UNAUTHENTICATED. The credentials are none of this registry's: unknown, revoked, or not
+    signed by the identity provider. Example: a token with one letter changed.
+    """
+    ERROR_REASON_CREDENTIALS_EXPIRED: _ErrorReason.ValueType  # 182
+    """UNAUTHENTICATED. The credentials were good and have ended. Example: a token after its
+    expire_time.
+    """
+    ERROR_REASON_PERMISSION_DENIED: _ErrorReason.ValueType  # 190
+    """PERMISSION_DENIED. The caller may see what the call is about, but not do this to it; the
+    metadata (subject, role, namespace, model, stage, alias) name a grant that would allow it.
+    Example: a viewer's DeleteModel.
+    """
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 170
     """INTERNAL. A fault of the server's; the log has it under the request's id.
     Example: a database file damaged while serving.
@@ -293,6 +326,10 @@ ERROR_REASON_DELIVERY_NOT_FOUND: ErrorReason.ValueType  # 31
 """NOT_FOUND. The webhook's history has no such delivery, or no longer has it.
 Example: RedeliverWebhook of another webhook's delivery.
 """
+ERROR_REASON_TOKEN_NOT_FOUND: ErrorReason.ValueType  # 32
+"""NOT_FOUND. There is no such token, or not for this caller. Example: RevokeToken "none"."""
+ERROR_REASON_GRANT_NOT_FOUND: ErrorReason.ValueType  # 33
+"""NOT_FOUND. There is no such grant, or not for this caller. Example: DeleteGrant twice."""
 ERROR_REASON_NAMESPACE_EXISTS: ErrorReason.ValueType  # 40
 """ALREADY_EXISTS. The namespace exists. Example: CreateNamespace twice."""
 ERROR_REASON_MODEL_EXISTS: ErrorReason.ValueType  # 41
@@ -375,6 +412,14 @@ ERROR_REASON_WEBHOOK_DISABLED: ErrorReason.ValueType  # 97
 """FAILED_PRECONDITION. The webhook is disabled: nothing is sent to it.
 Example: RedeliverWebhook of a disabled one.
 """
+ERROR_REASON_SECRET_SHOWN_ONCE: ErrorReason.ValueType  # 98
+"""FAILED_PRECONDITION. The token was made by an earlier call, whose answer alone held the
+secret. Example: CreateToken repeated with its request_id after the answer was lost.
+"""
+ERROR_REASON_LAST_ADMIN: ErrorReason.ValueType  # 99
+"""FAILED_PRECONDITION. Nobody could administer the registry any more.
+Example: DeleteGrant of the only admin's grant.
+"""
 ERROR_REASON_REVISION_AHEAD: ErrorReason.ValueType  # 110
 """OUT_OF_RANGE. min_revision is above the log's head: history was lost, or the mark
 belongs to another registry. Metadata: log_id, head. Example: min_revision 10^9.
@@ -398,6 +443,10 @@ Example: an agent pointed at a new installation.
 ERROR_REASON_FILTER_CHANGED: ErrorReason.ValueType  # 115
 """FAILED_PRECONDITION. The cursor was made under another filter.
 Example: an agent whose --stage was changed.
+"""
+ERROR_REASON_PERMISSIONS_CHANGED: ErrorReason.ValueType  # 116
+"""FAILED_PRECONDITION. What the caller may see is not what it was when the cursor was made.
+Example: an agent that was granted another model resumes without snapshot_on_reset.
 """
 ERROR_REASON_TRANSACTION_TOO_LARGE: ErrorReason.ValueType  # 130
 """RESOURCE_EXHAUSTED. One call would write more than 1 MiB or 1,000 changes.
@@ -423,6 +472,23 @@ ERROR_REASON_DATABASE_UNAVAILABLE: ErrorReason.ValueType  # 151
 """UNAVAILABLE. The database can't be reached. Example: PostgreSQL restarting."""
 ERROR_REASON_SHUTTING_DOWN: ErrorReason.ValueType  # 152
 """UNAVAILABLE. The server is stopping; another one answers. Example: a rolling restart."""
+ERROR_REASON_CREDENTIALS_MISSING: ErrorReason.ValueType  # 180
+"""UNAUTHENTICATED. The call says not who makes it: no token, no certificate.
+Example: any call but health's to a server with access control, without metadata.
+"""
+ERROR_REASON_CREDENTIALS_INVALID: ErrorReason.ValueType  # 181
+"""UNAUTHENTICATED. The credentials are none of this registry's: unknown, revoked, or not
+signed by the identity provider. Example: a token with one letter changed.
+"""
+ERROR_REASON_CREDENTIALS_EXPIRED: ErrorReason.ValueType  # 182
+"""UNAUTHENTICATED. The credentials were good and have ended. Example: a token after its
+expire_time.
+"""
+ERROR_REASON_PERMISSION_DENIED: ErrorReason.ValueType  # 190
+"""PERMISSION_DENIED. The caller may see what the call is about, but not do this to it; the
+metadata (subject, role, namespace, model, stage, alias) name a grant that would allow it.
+Example: a viewer's DeleteModel.
+"""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 170
 """INTERNAL. A fault of the server's; the log has it under the request's id.
 Example: a database file damaged while serving.

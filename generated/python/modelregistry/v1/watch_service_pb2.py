@@ -24,6 +24,7 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from modelregistry.v1 import access_service_pb2 as modelregistry_dot_v1_dot_access__service__pb2
 from modelregistry.v1 import limits_pb2 as modelregistry_dot_v1_dot_limits__pb2
 from modelregistry.v1 import namespace_service_pb2 as modelregistry_dot_v1_dot_namespace__service__pb2
 from modelregistry.v1 import registry_service_pb2 as modelregistry_dot_v1_dot_registry__service__pb2
@@ -31,7 +32,7 @@ from modelregistry.v1 import stage_service_pb2 as modelregistry_dot_v1_dot_stage
 from modelregistry.v1 import webhook_service_pb2 as modelregistry_dot_v1_dot_webhook__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$modelregistry/v1/watch_service.proto\x12\x10modelregistry.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dmodelregistry/v1/limits.proto\x1a(modelregistry/v1/namespace_service.proto\x1a\'modelregistry/v1/registry_service.proto\x1a$modelregistry/v1/stage_service.proto\x1a&modelregistry/v1/webhook_service.proto\"\xbc\x01\n\x0bWatchFilter\x12\x1e\n\nnamespaces\x18\x01 \x03(\tB\n\x92\x82\x19\x06\x08\x01\x10? d\x12\x1c\n\x06models\x18\x02 \x03(\tB\x0c\x92\x82\x19\x08\x08\x01\x10\x80\x02 \xe8\x07\x12\x1d\n\x0cmodel_prefix\x18\x03 \x01(\tB\x07\x92\x82\x19\x03\x10\x80\x02\x12\x1b\n\x06stages\x18\x04 \x03(\tB\x0b\x92\x82\x19\x07\x08\x01\x10\x80\x01 d\x12\x33\n\x05kinds\x18\x05 \x03(\x0e\x32\x1c.modelregistry.v1.ChangeKindB\x06\x92\x82\x19\x02 2\"\x9e\x01\n\x0cWatchRequest\x12\x17\n\x06\x63ursor\x18\x01 \x01(\x0c\x42\x07\x92\x82\x19\x03\x10\x80\x04\x12+\n\x05start\x18\x02 \x01(\x0e\x32\x1c.modelregistry.v1.WatchStart\x12-\n\x06\x66ilter\x18\x03 \x01(\x0b\x32\x1d.modelregistry.v1.WatchFilter\x12\x19\n\x11snapshot_on_reset\x18\x04 \x01(\x08\"\x85\x03\n\rWatchResponse\x12(\n\x05hello\x18\x01 \x01(\x0b\x32\x17.modelregistry.v1.HelloH\x00\x12\x39\n\x0esnapshot_begin\x18\x02 \x01(\x0b\x32\x1f.modelregistry.v1.SnapshotBeginH\x00\x12\x39\n\x0esnapshot_chunk\x18\x03 \x01(\x0b\x32\x1f.modelregistry.v1.SnapshotChunkH\x00\x12\x35\n\x0csnapshot_end\x18\x04 \x01(\x0b\x32\x1d.modelregistry.v1.SnapshotEndH\x00\x12\x34\n\x0btransaction\x18\x05 \x01(\x0b\x32\x1d.modelregistry.v1.TransactionH\x00\x12.\n\x08\x62ookmark\x18\x06 \x01(\x0b\x32\x1a.modelregistry.v1.BookmarkH\x00\x12,\n\x07goodbye\x18\x07 \x01(\x0b\x32\x19.modelregistry.v1.GoodbyeH\x00\x42\t\n\x07message\"\xa9\x01\n\x05Hello\x12\x0e\n\x06log_id\x18\x01 \x01(\t\x12\x15\n\rhead_revision\x18\x02 \x01(\x03\x12\x0f\n\x07session\x18\x03 \x01(\x03\x12\x34\n\x11\x62ookmark_interval\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x0fstream_lifetime\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"S\n\rSnapshotBegin\x12\x30\n\x06reason\x18\x01 \x01(\x0e\x32 .modelregistry.v1.SnapshotReason\x12\x10\n\x08revision\x18\x02 \x01(\x03\">\n\rSnapshotChunk\x12-\n\x05items\x18\x01 \x03(\x0b\x32\x1e.modelregistry.v1.SnapshotItem\"\xbc\x02\n\x0cSnapshotItem\x12\x30\n\tnamespace\x18\x01 \x01(\x0b\x32\x1b.modelregistry.v1.NamespaceH\x00\x12(\n\x05stage\x18\x02 \x01(\x0b\x32\x17.modelregistry.v1.StageH\x00\x12(\n\x05model\x18\x03 \x01(\x0b\x32\x17.modelregistry.v1.ModelH\x00\x12\x31\n\x07version\x18\x04 \x01(\x0b\x32\x1e.modelregistry.v1.ModelVersionH\x00\x12\x31\n\tprimaries\x18\x05 \x03(\x0b\x32\x1e.modelregistry.v1.StagePrimary\x12\x34\n\romitted_texts\x18\x06 \x03(\x0b\x32\x1d.modelregistry.v1.OmittedTextB\n\n\x08resource\"<\n\x0bSnapshotEnd\x12\r\n\x05\x63ount\x18\x01 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x0c\x12\x0e\n\x06\x63ursor\x18\x03 \x01(\x0c\"\xbe\x01\n\x0bTransaction\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\x0c\x12/\n\x0b\x63ommit_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12)\n\x07\x63hanges\x18\x07 \x03(\x0b\x32\x18.modelregistry.v1.Change\"\x8f\x05\n\x06\x43hange\x12*\n\x04kind\x18\x01 \x01(\x0e\x32\x1c.modelregistry.v1.ChangeKind\x12\x32\n\x08\x64\x65livery\x18\x02 \x01(\x0e\x32 .modelregistry.v1.ChangeDelivery\x12\x11\n\tnamespace\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12\x10\n\x08model_id\x18\x05 \x01(\t\x12\x0f\n\x07version\x18\x06 \x01(\x05\x12\r\n\x05stage\x18\x07 \x01(\t\x12\x12\n\nwebhook_id\x18\x12 \x01(\t\x12\x36\n\x0fnamespace_state\x18\x08 \x01(\x0b\x32\x1b.modelregistry.v1.NamespaceH\x00\x12.\n\x0bstage_state\x18\t \x01(\x0b\x32\x17.modelregistry.v1.StageH\x00\x12.\n\x0bmodel_state\x18\n \x01(\x0b\x32\x17.modelregistry.v1.ModelH\x00\x12\x37\n\rversion_state\x18\x0b \x01(\x0b\x32\x1e.modelregistry.v1.ModelVersionH\x00\x12\x32\n\rwebhook_state\x18\x11 \x01(\x0b\x32\x19.modelregistry.v1.WebhookH\x00\x12\x16\n\x0e\x65ntered_stages\x18\x0c \x03(\t\x12\x13\n\x0bleft_stages\x18\r \x03(\t\x12\x31\n\tprimaries\x18\x0e \x03(\x0b\x32\x1e.modelregistry.v1.StagePrimary\x12\x16\n\x0eprevious_model\x18\x0f \x01(\t\x12\x34\n\romitted_texts\x18\x10 \x03(\x0b\x32\x1d.modelregistry.v1.OmittedTextB\n\n\x08resource\".\n\x0cStagePrimary\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x05\"?\n\x0bOmittedText\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\",\n\x08\x42ookmark\x12\x0e\n\x06\x63ursor\x18\x01 \x01(\x0c\x12\x10\n\x08revision\x18\x02 \x01(\x03\"~\n\x07Goodbye\x12\x0e\n\x06\x63ursor\x18\x01 \x01(\x0c\x12\x32\n\x0freconnect_after\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x06reason\x18\x03 \x01(\x0e\x32\x1f.modelregistry.v1.GoodbyeReason\".\n\x0eGetHeadRequest\x12\x1c\n\x0cmin_revision\x18\x01 \x01(\x03\x42\x06\x92\x82\x19\x02(\x00\"\x93\x01\n\x0fGetHeadResponse\x12\x0e\n\x06log_id\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12/\n\x0b\x63ommit_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1a\n\x12\x63ompacted_revision\x18\x04 \x01(\x03\x12\x11\n\thead_hash\x18\x05 \x01(\x0c*s\n\nWatchStart\x12\x1b\n\x17WATCH_START_UNSPECIFIED\x10\x00\x12\x18\n\x14WATCH_START_SNAPSHOT\x10\x01\x12\x19\n\x15WATCH_START_BEGINNING\x10\x02\x12\x13\n\x0fWATCH_START_NOW\x10\x03*\x99\x02\n\x0eSnapshotReason\x12\x1f\n\x1bSNAPSHOT_REASON_UNSPECIFIED\x10\x00\x12\x1d\n\x19SNAPSHOT_REASON_REQUESTED\x10\x01\x12\x1d\n\x19SNAPSHOT_REASON_OTHER_LOG\x10\x02\x12 \n\x1cSNAPSHOT_REASON_CURSOR_AHEAD\x10\x03\x12 \n\x1cSNAPSHOT_REASON_LOG_DIVERGED\x10\x04\x12\x1d\n\x19SNAPSHOT_REASON_COMPACTED\x10\x05\x12\"\n\x1eSNAPSHOT_REASON_FILTER_CHANGED\x10\x06\x12!\n\x1dSNAPSHOT_REASON_MODEL_ENTERED\x10\x07*\xf8\x05\n\nChangeKind\x12\x1b\n\x17\x43HANGE_KIND_UNSPECIFIED\x10\x00\x12!\n\x1d\x43HANGE_KIND_NAMESPACE_CREATED\x10\x01\x12!\n\x1d\x43HANGE_KIND_NAMESPACE_DELETED\x10\x02\x12\x1d\n\x19\x43HANGE_KIND_STAGE_CREATED\x10\x03\x12\x1d\n\x19\x43HANGE_KIND_STAGE_UPDATED\x10\x04\x12\x1d\n\x19\x43HANGE_KIND_STAGE_DELETED\x10\x05\x12\x1d\n\x19\x43HANGE_KIND_MODEL_CREATED\x10\x06\x12\x1d\n\x19\x43HANGE_KIND_MODEL_UPDATED\x10\x07\x12\x1d\n\x19\x43HANGE_KIND_MODEL_RENAMED\x10\x08\x12\x1d\n\x19\x43HANGE_KIND_MODEL_DELETED\x10\t\x12\x1f\n\x1b\x43HANGE_KIND_MODEL_UNDELETED\x10\n\x12\x1c\n\x18\x43HANGE_KIND_MODEL_PURGED\x10\x0b\x12\x1f\n\x1b\x43HANGE_KIND_VERSION_CREATED\x10\x0c\x12\x1f\n\x1b\x43HANGE_KIND_VERSION_UPDATED\x10\r\x12\x1f\n\x1b\x43HANGE_KIND_VERSION_DELETED\x10\x0e\x12!\n\x1d\x43HANGE_KIND_VERSION_UNDELETED\x10\x0f\x12\x1e\n\x1a\x43HANGE_KIND_VERSION_PURGED\x10\x10\x12\x1e\n\x1a\x43HANGE_KIND_STAGES_CHANGED\x10\x11\x12%\n!CHANGE_KIND_STAGE_PRIMARY_CHANGED\x10\x12\x12\x1f\n\x1b\x43HANGE_KIND_ALIASES_CHANGED\x10\x13\x12\x1f\n\x1b\x43HANGE_KIND_WEBHOOK_CREATED\x10\x14\x12\x1f\n\x1b\x43HANGE_KIND_WEBHOOK_UPDATED\x10\x15\x12\x1f\n\x1b\x43HANGE_KIND_WEBHOOK_DELETED\x10\x16*e\n\x0e\x43hangeDelivery\x12\x1f\n\x1b\x43HANGE_DELIVERY_UNSPECIFIED\x10\x00\x12\x18\n\x14\x43HANGE_DELIVERY_FULL\x10\x01\x12\x18\n\x14\x43HANGE_DELIVERY_LEFT\x10\x02*\x8c\x01\n\rGoodbyeReason\x12\x1e\n\x1aGOODBYE_REASON_UNSPECIFIED\x10\x00\x12\x1b\n\x17GOODBYE_REASON_LIFETIME\x10\x01\x12 \n\x1cGOODBYE_REASON_SHUTTING_DOWN\x10\x02\x12\x1c\n\x18GOODBYE_REASON_NOT_FRESH\x10\x03\x32\xaa\x01\n\x0cWatchService\x12J\n\x05Watch\x12\x1e.modelregistry.v1.WatchRequest\x1a\x1f.modelregistry.v1.WatchResponse0\x01\x12N\n\x07GetHead\x12 .modelregistry.v1.GetHeadRequest\x1a!.modelregistry.v1.GetHeadResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$modelregistry/v1/watch_service.proto\x12\x10modelregistry.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a%modelregistry/v1/access_service.proto\x1a\x1dmodelregistry/v1/limits.proto\x1a(modelregistry/v1/namespace_service.proto\x1a\'modelregistry/v1/registry_service.proto\x1a$modelregistry/v1/stage_service.proto\x1a&modelregistry/v1/webhook_service.proto\"\xbc\x01\n\x0bWatchFilter\x12\x1e\n\nnamespaces\x18\x01 \x03(\tB\n\x92\x82\x19\x06\x08\x01\x10? d\x12\x1c\n\x06models\x18\x02 \x03(\tB\x0c\x92\x82\x19\x08\x08\x01\x10\x80\x02 \xe8\x07\x12\x1d\n\x0cmodel_prefix\x18\x03 \x01(\tB\x07\x92\x82\x19\x03\x10\x80\x02\x12\x1b\n\x06stages\x18\x04 \x03(\tB\x0b\x92\x82\x19\x07\x08\x01\x10\x80\x01 d\x12\x33\n\x05kinds\x18\x05 \x03(\x0e\x32\x1c.modelregistry.v1.ChangeKindB\x06\x92\x82\x19\x02 2\"\x9e\x01\n\x0cWatchRequest\x12\x17\n\x06\x63ursor\x18\x01 \x01(\x0c\x42\x07\x92\x82\x19\x03\x10\x80\x04\x12+\n\x05start\x18\x02 \x01(\x0e\x32\x1c.modelregistry.v1.WatchStart\x12-\n\x06\x66ilter\x18\x03 \x01(\x0b\x32\x1d.modelregistry.v1.WatchFilter\x12\x19\n\x11snapshot_on_reset\x18\x04 \x01(\x08\"\x85\x03\n\rWatchResponse\x12(\n\x05hello\x18\x01 \x01(\x0b\x32\x17.modelregistry.v1.HelloH\x00\x12\x39\n\x0esnapshot_begin\x18\x02 \x01(\x0b\x32\x1f.modelregistry.v1.SnapshotBeginH\x00\x12\x39\n\x0esnapshot_chunk\x18\x03 \x01(\x0b\x32\x1f.modelregistry.v1.SnapshotChunkH\x00\x12\x35\n\x0csnapshot_end\x18\x04 \x01(\x0b\x32\x1d.modelregistry.v1.SnapshotEndH\x00\x12\x34\n\x0btransaction\x18\x05 \x01(\x0b\x32\x1d.modelregistry.v1.TransactionH\x00\x12.\n\x08\x62ookmark\x18\x06 \x01(\x0b\x32\x1a.modelregistry.v1.BookmarkH\x00\x12,\n\x07goodbye\x18\x07 \x01(\x0b\x32\x19.modelregistry.v1.GoodbyeH\x00\x42\t\n\x07message\"\xa9\x01\n\x05Hello\x12\x0e\n\x06log_id\x18\x01 \x01(\t\x12\x15\n\rhead_revision\x18\x02 \x01(\x03\x12\x0f\n\x07session\x18\x03 \x01(\x03\x12\x34\n\x11\x62ookmark_interval\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x0fstream_lifetime\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"S\n\rSnapshotBegin\x12\x30\n\x06reason\x18\x01 \x01(\x0e\x32 .modelregistry.v1.SnapshotReason\x12\x10\n\x08revision\x18\x02 \x01(\x03\">\n\rSnapshotChunk\x12-\n\x05items\x18\x01 \x03(\x0b\x32\x1e.modelregistry.v1.SnapshotItem\"\xbc\x02\n\x0cSnapshotItem\x12\x30\n\tnamespace\x18\x01 \x01(\x0b\x32\x1b.modelregistry.v1.NamespaceH\x00\x12(\n\x05stage\x18\x02 \x01(\x0b\x32\x17.modelregistry.v1.StageH\x00\x12(\n\x05model\x18\x03 \x01(\x0b\x32\x17.modelregistry.v1.ModelH\x00\x12\x31\n\x07version\x18\x04 \x01(\x0b\x32\x1e.modelregistry.v1.ModelVersionH\x00\x12\x31\n\tprimaries\x18\x05 \x03(\x0b\x32\x1e.modelregistry.v1.StagePrimary\x12\x34\n\romitted_texts\x18\x06 \x03(\x0b\x32\x1d.modelregistry.v1.OmittedTextB\n\n\x08resource\"<\n\x0bSnapshotEnd\x12\r\n\x05\x63ount\x18\x01 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x0c\x12\x0e\n\x06\x63ursor\x18\x03 \x01(\x0c\"\xbe\x01\n\x0bTransaction\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\x0c\x12/\n\x0b\x63ommit_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12)\n\x07\x63hanges\x18\x07 \x03(\x0b\x32\x18.modelregistry.v1.Change\"\x82\x06\n\x06\x43hange\x12*\n\x04kind\x18\x01 \x01(\x0e\x32\x1c.modelregistry.v1.ChangeKind\x12\x32\n\x08\x64\x65livery\x18\x02 \x01(\x0e\x32 .modelregistry.v1.ChangeDelivery\x12\x11\n\tnamespace\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12\x10\n\x08model_id\x18\x05 \x01(\t\x12\x0f\n\x07version\x18\x06 \x01(\x05\x12\r\n\x05stage\x18\x07 \x01(\t\x12\x12\n\nwebhook_id\x18\x12 \x01(\t\x12\x11\n\taccess_id\x18\x13 \x01(\t\x12\x36\n\x0fnamespace_state\x18\x08 \x01(\x0b\x32\x1b.modelregistry.v1.NamespaceH\x00\x12.\n\x0bstage_state\x18\t \x01(\x0b\x32\x17.modelregistry.v1.StageH\x00\x12.\n\x0bmodel_state\x18\n \x01(\x0b\x32\x17.modelregistry.v1.ModelH\x00\x12\x37\n\rversion_state\x18\x0b \x01(\x0b\x32\x1e.modelregistry.v1.ModelVersionH\x00\x12\x32\n\rwebhook_state\x18\x11 \x01(\x0b\x32\x19.modelregistry.v1.WebhookH\x00\x12.\n\x0btoken_state\x18\x14 \x01(\x0b\x32\x17.modelregistry.v1.TokenH\x00\x12.\n\x0bgrant_state\x18\x15 \x01(\x0b\x32\x17.modelregistry.v1.GrantH\x00\x12\x16\n\x0e\x65ntered_stages\x18\x0c \x03(\t\x12\x13\n\x0bleft_stages\x18\r \x03(\t\x12\x31\n\tprimaries\x18\x0e \x03(\x0b\x32\x1e.modelregistry.v1.StagePrimary\x12\x16\n\x0eprevious_model\x18\x0f \x01(\t\x12\x34\n\romitted_texts\x18\x10 \x03(\x0b\x32\x1d.modelregistry.v1.OmittedTextB\n\n\x08resource\".\n\x0cStagePrimary\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x05\"?\n\x0bOmittedText\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\",\n\x08\x42ookmark\x12\x0e\n\x06\x63ursor\x18\x01 \x01(\x0c\x12\x10\n\x08revision\x18\x02 \x01(\x03\"~\n\x07Goodbye\x12\x0e\n\x06\x63ursor\x18\x01 \x01(\x0c\x12\x32\n\x0freconnect_after\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x06reason\x18\x03 \x01(\x0e\x32\x1f.modelregistry.v1.GoodbyeReason\".\n\x0eGetHeadRequest\x12\x1c\n\x0cmin_revision\x18\x01 \x01(\x03\x42\x06\x92\x82\x19\x02(\x00\"\x93\x01\n\x0fGetHeadResponse\x12\x0e\n\x06log_id\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12/\n\x0b\x63ommit_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1a\n\x12\x63ompacted_revision\x18\x04 \x01(\x03\x12\x11\n\thead_hash\x18\x05 \x01(\x0c*s\n\nWatchStart\x12\x1b\n\x17WATCH_START_UNSPECIFIED\x10\x00\x12\x18\n\x14WATCH_START_SNAPSHOT\x10\x01\x12\x19\n\x15WATCH_START_BEGINNING\x10\x02\x12\x13\n\x0fWATCH_START_NOW\x10\x03*\xc2\x02\n\x0eSnapshotReason\x12\x1f\n\x1bSNAPSHOT_REASON_UNSPECIFIED\x10\x00\x12\x1d\n\x19SNAPSHOT_REASON_REQUESTED\x10\x01\x12\x1d\n\x19SNAPSHOT_REASON_OTHER_LOG\x10\x02\x12 \n\x1cSNAPSHOT_REASON_CURSOR_AHEAD\x10\x03\x12 \n\x1cSNAPSHOT_REASON_LOG_DIVERGED\x10\x04\x12\x1d\n\x19SNAPSHOT_REASON_COMPACTED\x10\x05\x12\"\n\x1eSNAPSHOT_REASON_FILTER_CHANGED\x10\x06\x12!\n\x1dSNAPSHOT_REASON_MODEL_ENTERED\x10\x07\x12\'\n#SNAPSHOT_REASON_PERMISSIONS_CHANGED\x10\x08*\xf4\x06\n\nChangeKind\x12\x1b\n\x17\x43HANGE_KIND_UNSPECIFIED\x10\x00\x12!\n\x1d\x43HANGE_KIND_NAMESPACE_CREATED\x10\x01\x12!\n\x1d\x43HANGE_KIND_NAMESPACE_DELETED\x10\x02\x12\x1d\n\x19\x43HANGE_KIND_STAGE_CREATED\x10\x03\x12\x1d\n\x19\x43HANGE_KIND_STAGE_UPDATED\x10\x04\x12\x1d\n\x19\x43HANGE_KIND_STAGE_DELETED\x10\x05\x12\x1d\n\x19\x43HANGE_KIND_MODEL_CREATED\x10\x06\x12\x1d\n\x19\x43HANGE_KIND_MODEL_UPDATED\x10\x07\x12\x1d\n\x19\x43HANGE_KIND_MODEL_RENAMED\x10\x08\x12\x1d\n\x19\x43HANGE_KIND_MODEL_DELETED\x10\t\x12\x1f\n\x1b\x43HANGE_KIND_MODEL_UNDELETED\x10\n\x12\x1c\n\x18\x43HANGE_KIND_MODEL_PURGED\x10\x0b\x12\x1f\n\x1b\x43HANGE_KIND_VERSION_CREATED\x10\x0c\x12\x1f\n\x1b\x43HANGE_KIND_VERSION_UPDATED\x10\r\x12\x1f\n\x1b\x43HANGE_KIND_VERSION_DELETED\x10\x0e\x12!\n\x1d\x43HANGE_KIND_VERSION_UNDELETED\x10\x0f\x12\x1e\n\x1a\x43HANGE_KIND_VERSION_PURGED\x10\x10\x12\x1e\n\x1a\x43HANGE_KIND_STAGES_CHANGED\x10\x11\x12%\n!CHANGE_KIND_STAGE_PRIMARY_CHANGED\x10\x12\x12\x1f\n\x1b\x43HANGE_KIND_ALIASES_CHANGED\x10\x13\x12\x1f\n\x1b\x43HANGE_KIND_WEBHOOK_CREATED\x10\x14\x12\x1f\n\x1b\x43HANGE_KIND_WEBHOOK_UPDATED\x10\x15\x12\x1f\n\x1b\x43HANGE_KIND_WEBHOOK_DELETED\x10\x16\x12\x1d\n\x19\x43HANGE_KIND_TOKEN_CREATED\x10\x17\x12\x1d\n\x19\x43HANGE_KIND_TOKEN_REVOKED\x10\x18\x12\x1d\n\x19\x43HANGE_KIND_GRANT_CREATED\x10\x19\x12\x1d\n\x19\x43HANGE_KIND_GRANT_DELETED\x10\x1a*e\n\x0e\x43hangeDelivery\x12\x1f\n\x1b\x43HANGE_DELIVERY_UNSPECIFIED\x10\x00\x12\x18\n\x14\x43HANGE_DELIVERY_FULL\x10\x01\x12\x18\n\x14\x43HANGE_DELIVERY_LEFT\x10\x02*\xb4\x01\n\rGoodbyeReason\x12\x1e\n\x1aGOODBYE_REASON_UNSPECIFIED\x10\x00\x12\x1b\n\x17GOODBYE_REASON_LIFETIME\x10\x01\x12 \n\x1cGOODBYE_REASON_SHUTTING_DOWN\x10\x02\x12\x1c\n\x18GOODBYE_REASON_NOT_FRESH\x10\x03\x12&\n\"GOODBYE_REASON_PERMISSIONS_CHANGED\x10\x04\x32\xaa\x01\n\x0cWatchService\x12J\n\x05Watch\x12\x1e.modelregistry.v1.WatchRequest\x1a\x1f.modelregistry.v1.WatchResponse0\x01\x12N\n\x07GetHead\x12 .modelregistry.v1.GetHeadRequest\x1a!.modelregistry.v1.GetHeadResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -52,48 +53,48 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WATCHREQUEST'].fields_by_name['cursor']._serialized_options = b'\222\202\031\003\020\200\004'
   _globals['_GETHEADREQUEST'].fields_by_name['min_revision']._loaded_options = None
   _globals['_GETHEADREQUEST'].fields_by_name['min_revision']._serialized_options = b'\222\202\031\002(\000'
-  _globals['_WATCHSTART']._serialized_start=3097
-  _globals['_WATCHSTART']._serialized_end=3212
-  _globals['_SNAPSHOTREASON']._serialized_start=3215
-  _globals['_SNAPSHOTREASON']._serialized_end=3496
-  _globals['_CHANGEKIND']._serialized_start=3499
-  _globals['_CHANGEKIND']._serialized_end=4259
-  _globals['_CHANGEDELIVERY']._serialized_start=4261
-  _globals['_CHANGEDELIVERY']._serialized_end=4362
-  _globals['_GOODBYEREASON']._serialized_start=4365
-  _globals['_GOODBYEREASON']._serialized_end=4505
-  _globals['_WATCHFILTER']._serialized_start=316
-  _globals['_WATCHFILTER']._serialized_end=504
-  _globals['_WATCHREQUEST']._serialized_start=507
-  _globals['_WATCHREQUEST']._serialized_end=665
-  _globals['_WATCHRESPONSE']._serialized_start=668
-  _globals['_WATCHRESPONSE']._serialized_end=1057
-  _globals['_HELLO']._serialized_start=1060
-  _globals['_HELLO']._serialized_end=1229
-  _globals['_SNAPSHOTBEGIN']._serialized_start=1231
-  _globals['_SNAPSHOTBEGIN']._serialized_end=1314
-  _globals['_SNAPSHOTCHUNK']._serialized_start=1316
-  _globals['_SNAPSHOTCHUNK']._serialized_end=1378
-  _globals['_SNAPSHOTITEM']._serialized_start=1381
-  _globals['_SNAPSHOTITEM']._serialized_end=1697
-  _globals['_SNAPSHOTEND']._serialized_start=1699
-  _globals['_SNAPSHOTEND']._serialized_end=1759
-  _globals['_TRANSACTION']._serialized_start=1762
-  _globals['_TRANSACTION']._serialized_end=1952
-  _globals['_CHANGE']._serialized_start=1955
-  _globals['_CHANGE']._serialized_end=2610
-  _globals['_STAGEPRIMARY']._serialized_start=2612
-  _globals['_STAGEPRIMARY']._serialized_end=2658
-  _globals['_OMITTEDTEXT']._serialized_start=2660
-  _globals['_OMITTEDTEXT']._serialized_end=2723
-  _globals['_BOOKMARK']._serialized_start=2725
-  _globals['_BOOKMARK']._serialized_end=2769
-  _globals['_GOODBYE']._serialized_start=2771
-  _globals['_GOODBYE']._serialized_end=2897
-  _globals['_GETHEADREQUEST']._serialized_start=2899
-  _globals['_GETHEADREQUEST']._serialized_end=2945
-  _globals['_GETHEADRESPONSE']._serialized_start=2948
-  _globals['_GETHEADRESPONSE']._serialized_end=3095
-  _globals['_WATCHSERVICE']._serialized_start=4508
-  _globals['_WATCHSERVICE']._serialized_end=4678
+  _globals['_WATCHSTART']._serialized_start=3251
+  _globals['_WATCHSTART']._serialized_end=3366
+  _globals['_SNAPSHOTREASON']._serialized_start=3369
+  _globals['_SNAPSHOTREASON']._serialized_end=3691
+  _globals['_CHANGEKIND']._serialized_start=3694
+  _globals['_CHANGEKIND']._serialized_end=4578
+  _globals['_CHANGEDELIVERY']._serialized_start=4580
+  _globals['_CHANGEDELIVERY']._serialized_end=4681
+  _globals['_GOODBYEREASON']._serialized_start=4684
+  _globals['_GOODBYEREASON']._serialized_end=4864
+  _globals['_WATCHFILTER']._serialized_start=355
+  _globals['_WATCHFILTER']._serialized_end=543
+  _globals['_WATCHREQUEST']._serialized_start=546
+  _globals['_WATCHREQUEST']._serialized_end=704
+  _globals['_WATCHRESPONSE']._serialized_start=707
+  _globals['_WATCHRESPONSE']._serialized_end=1096
+  _globals['_HELLO']._serialized_start=1099
+  _globals['_HELLO']._serialized_end=1268
+  _globals['_SNAPSHOTBEGIN']._serialized_start=1270
+  _globals['_SNAPSHOTBEGIN']._serialized_end=1353
+  _globals['_SNAPSHOTCHUNK']._serialized_start=1355
+  _globals['_SNAPSHOTCHUNK']._serialized_end=1417
+  _globals['_SNAPSHOTITEM']._serialized_start=1420
+  _globals['_SNAPSHOTITEM']._serialized_end=1736
+  _globals['_SNAPSHOTEND']._serialized_start=1738
+  _globals['_SNAPSHOTEND']._serialized_end=1798
+  _globals['_TRANSACTION']._serialized_start=1801
+  _globals['_TRANSACTION']._serialized_end=1991
+  _globals['_CHANGE']._serialized_start=1994
+  _globals['_CHANGE']._serialized_end=2764
+  _globals['_STAGEPRIMARY']._serialized_start=2766
+  _globals['_STAGEPRIMARY']._serialized_end=2812
+  _globals['_OMITTEDTEXT']._serialized_start=2814
+  _globals['_OMITTEDTEXT']._serialized_end=2877
+  _globals['_BOOKMARK']._serialized_start=2879
+  _globals['_BOOKMARK']._serialized_end=2923
+  _globals['_GOODBYE']._serialized_start=2925
+  _globals['_GOODBYE']._serialized_end=3051
+  _globals['_GETHEADREQUEST']._serialized_start=3053
+  _globals['_GETHEADREQUEST']._serialized_end=3099
+  _globals['_GETHEADRESPONSE']._serialized_start=3102
+  _globals['_GETHEADRESPONSE']._serialized_end=3249
+  _globals['_WATCHSERVICE']._serialized_start=4867
+  _globals['_WATCHSERVICE']._serialized_end=5037
 # @@protoc_insertion_point(module_scope)

@@ -11,6 +11,7 @@ import google.protobuf.internal.containers
 import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
 import google.protobuf.timestamp_pb2
+import modelregistry.v1.access_service_pb2
 import modelregistry.v1.namespace_service_pb2
 import modelregistry.v1.registry_service_pb2
 import modelregistry.v1.stage_service_pb2
@@ -79,6 +80,8 @@ class _SnapshotReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper.
     """The cursor was made under another filter."""
     SNAPSHOT_REASON_MODEL_ENTERED: _SnapshotReason.ValueType  # 7
     """A model entered the filter by rename or undelete, with all its versions."""
+    SNAPSHOT_REASON_PERMISSIONS_CHANGED: _SnapshotReason.ValueType  # 8
+    """What the caller may see is not what it was when the cursor was made."""
 
 class SnapshotReason(_SnapshotReason, metaclass=_SnapshotReasonEnumTypeWrapper):
     """Why a snapshot is sent."""
@@ -99,6 +102,8 @@ SNAPSHOT_REASON_FILTER_CHANGED: SnapshotReason.ValueType  # 6
 """The cursor was made under another filter."""
 SNAPSHOT_REASON_MODEL_ENTERED: SnapshotReason.ValueType  # 7
 """A model entered the filter by rename or undelete, with all its versions."""
+SNAPSHOT_REASON_PERMISSIONS_CHANGED: SnapshotReason.ValueType  # 8
+"""What the caller may see is not what it was when the cursor was made."""
 Global___SnapshotReason: typing_extensions.TypeAlias = SnapshotReason
 
 class _ChangeKind:
@@ -153,6 +158,14 @@ class _ChangeKindEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._Enu
     """A webhook's definition changed."""
     CHANGE_KIND_WEBHOOK_DELETED: _ChangeKind.ValueType  # 22
     """A webhook was deleted."""
+    CHANGE_KIND_TOKEN_CREATED: _ChangeKind.ValueType  # 23
+    """A token was made. Snapshots hold no tokens and no grants; admins alone see their changes."""
+    CHANGE_KIND_TOKEN_REVOKED: _ChangeKind.ValueType  # 24
+    """A token was revoked."""
+    CHANGE_KIND_GRANT_CREATED: _ChangeKind.ValueType  # 25
+    """A role was granted."""
+    CHANGE_KIND_GRANT_DELETED: _ChangeKind.ValueType  # 26
+    """A grant was taken back."""
 
 class ChangeKind(_ChangeKind, metaclass=_ChangeKindEnumTypeWrapper):
     """What happened to a resource."""
@@ -203,6 +216,14 @@ CHANGE_KIND_WEBHOOK_UPDATED: ChangeKind.ValueType  # 21
 """A webhook's definition changed."""
 CHANGE_KIND_WEBHOOK_DELETED: ChangeKind.ValueType  # 22
 """A webhook was deleted."""
+CHANGE_KIND_TOKEN_CREATED: ChangeKind.ValueType  # 23
+"""A token was made. Snapshots hold no tokens and no grants; admins alone see their changes."""
+CHANGE_KIND_TOKEN_REVOKED: ChangeKind.ValueType  # 24
+"""A token was revoked."""
+CHANGE_KIND_GRANT_CREATED: ChangeKind.ValueType  # 25
+"""A role was granted."""
+CHANGE_KIND_GRANT_DELETED: ChangeKind.ValueType  # 26
+"""A grant was taken back."""
 Global___ChangeKind: typing_extensions.TypeAlias = ChangeKind
 
 class _ChangeDelivery:
@@ -243,6 +264,8 @@ class _GoodbyeReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._
     """The server is stopping."""
     GOODBYE_REASON_NOT_FRESH: _GoodbyeReason.ValueType  # 3
     """The server can't prove any more that it is up to date; another one can."""
+    GOODBYE_REASON_PERMISSIONS_CHANGED: _GoodbyeReason.ValueType  # 4
+    """What the caller may see has changed; what it may see now comes as a snapshot."""
 
 class GoodbyeReason(_GoodbyeReason, metaclass=_GoodbyeReasonEnumTypeWrapper):
     """Why the server ends a stream."""
@@ -255,6 +278,8 @@ GOODBYE_REASON_SHUTTING_DOWN: GoodbyeReason.ValueType  # 2
 """The server is stopping."""
 GOODBYE_REASON_NOT_FRESH: GoodbyeReason.ValueType  # 3
 """The server can't prove any more that it is up to date; another one can."""
+GOODBYE_REASON_PERMISSIONS_CHANGED: GoodbyeReason.ValueType  # 4
+"""What the caller may see has changed; what it may see now comes as a snapshot."""
 Global___GoodbyeReason: typing_extensions.TypeAlias = GoodbyeReason
 
 @typing.final
@@ -614,11 +639,14 @@ class Change(google.protobuf.message.Message):
     VERSION_FIELD_NUMBER: builtins.int
     STAGE_FIELD_NUMBER: builtins.int
     WEBHOOK_ID_FIELD_NUMBER: builtins.int
+    ACCESS_ID_FIELD_NUMBER: builtins.int
     NAMESPACE_STATE_FIELD_NUMBER: builtins.int
     STAGE_STATE_FIELD_NUMBER: builtins.int
     MODEL_STATE_FIELD_NUMBER: builtins.int
     VERSION_STATE_FIELD_NUMBER: builtins.int
     WEBHOOK_STATE_FIELD_NUMBER: builtins.int
+    TOKEN_STATE_FIELD_NUMBER: builtins.int
+    GRANT_STATE_FIELD_NUMBER: builtins.int
     ENTERED_STAGES_FIELD_NUMBER: builtins.int
     LEFT_STAGES_FIELD_NUMBER: builtins.int
     PRIMARIES_FIELD_NUMBER: builtins.int
@@ -640,6 +668,8 @@ class Change(google.protobuf.message.Message):
     """Name of the stage, for stages."""
     webhook_id: builtins.str
     """Identity of the webhook, for webhooks."""
+    access_id: builtins.str
+    """Identity of the token or grant, for these."""
     previous_model: builtins.str
     """A renamed model's name before."""
     @property
@@ -661,6 +691,14 @@ class Change(google.protobuf.message.Message):
     @property
     def webhook_state(self) -> modelregistry.v1.webhook_service_pb2.Webhook:
         """State of a webhook, without secret, and of its URL only scheme, host and port."""
+
+    @property
+    def token_state(self) -> modelregistry.v1.access_service_pb2.Token:
+        """State of a token, without secret and hash."""
+
+    @property
+    def grant_state(self) -> modelregistry.v1.access_service_pb2.Grant:
+        """State of a grant."""
 
     @property
     def entered_stages(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
@@ -689,20 +727,23 @@ class Change(google.protobuf.message.Message):
         version: builtins.int | None = ...,
         stage: builtins.str | None = ...,
         webhook_id: builtins.str | None = ...,
+        access_id: builtins.str | None = ...,
         namespace_state: modelregistry.v1.namespace_service_pb2.Namespace | None = ...,
         stage_state: modelregistry.v1.stage_service_pb2.Stage | None = ...,
         model_state: modelregistry.v1.registry_service_pb2.Model | None = ...,
         version_state: modelregistry.v1.registry_service_pb2.ModelVersion | None = ...,
         webhook_state: modelregistry.v1.webhook_service_pb2.Webhook | None = ...,
+        token_state: modelregistry.v1.access_service_pb2.Token | None = ...,
+        grant_state: modelregistry.v1.access_service_pb2.Grant | None = ...,
         entered_stages: collections.abc.Iterable[builtins.str] | None = ...,
         left_stages: collections.abc.Iterable[builtins.str] | None = ...,
         primaries: collections.abc.Iterable[Global___StagePrimary] | None = ...,
         previous_model: builtins.str | None = ...,
         omitted_texts: collections.abc.Iterable[Global___OmittedText] | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["model_state", b"model_state", "namespace_state", b"namespace_state", "resource", b"resource", "stage_state", b"stage_state", "version_state", b"version_state", "webhook_state", b"webhook_state"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["delivery", b"delivery", "entered_stages", b"entered_stages", "kind", b"kind", "left_stages", b"left_stages", "model", b"model", "model_id", b"model_id", "model_state", b"model_state", "namespace", b"namespace", "namespace_state", b"namespace_state", "omitted_texts", b"omitted_texts", "previous_model", b"previous_model", "primaries", b"primaries", "resource", b"resource", "stage", b"stage", "stage_state", b"stage_state", "version", b"version", "version_state", b"version_state", "webhook_id", b"webhook_id", "webhook_state", b"webhook_state"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["resource", b"resource"]) -> typing.Literal["namespace_state", "stage_state", "model_state", "version_state", "webhook_state"] | None: ...
+    def HasField(self, field_name: typing.Literal["grant_state", b"grant_state", "model_state", b"model_state", "namespace_state", b"namespace_state", "resource", b"resource", "stage_state", b"stage_state", "token_state", b"token_state", "version_state", b"version_state", "webhook_state", b"webhook_state"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["access_id", b"access_id", "delivery", b"delivery", "entered_stages", b"entered_stages", "grant_state", b"grant_state", "kind", b"kind", "left_stages", b"left_stages", "model", b"model", "model_id", b"model_id", "model_state", b"model_state", "namespace", b"namespace", "namespace_state", b"namespace_state", "omitted_texts", b"omitted_texts", "previous_model", b"previous_model", "primaries", b"primaries", "resource", b"resource", "stage", b"stage", "stage_state", b"stage_state", "token_state", b"token_state", "version", b"version", "version_state", b"version_state", "webhook_id", b"webhook_id", "webhook_state", b"webhook_state"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["resource", b"resource"]) -> typing.Literal["namespace_state", "stage_state", "model_state", "version_state", "webhook_state", "token_state", "grant_state"] | None: ...
 
 Global___Change: typing_extensions.TypeAlias = Change
 

@@ -58,7 +58,7 @@ class WatchServiceServicer(object):
         client resumes with the last cursor.
         Refuses: INVALID_ARGUMENT INVALID_CURSOR, INVALID_FIELD; NOT_FOUND
         NAMESPACE_NOT_FOUND; OUT_OF_RANGE CURSOR_AHEAD, LOG_DIVERGED, COMPACTED;
-        FAILED_PRECONDITION OTHER_LOG, FILTER_CHANGED (these five only without
+        FAILED_PRECONDITION OTHER_LOG, FILTER_CHANGED, PERMISSIONS_CHANGED (these six only without
         snapshot_on_reset); RESOURCE_EXHAUSTED SLOW_CONSUMER, TOO_MANY_WATCHES;
         UNAVAILABLE SHUTTING_DOWN.
         """

@@ -91,7 +91,7 @@ class WatchServiceStub(typing.Generic[_WatchServiceWatchType, _WatchServiceGetHe
     client resumes with the last cursor.
     Refuses: INVALID_ARGUMENT INVALID_CURSOR, INVALID_FIELD; NOT_FOUND
     NAMESPACE_NOT_FOUND; OUT_OF_RANGE CURSOR_AHEAD, LOG_DIVERGED, COMPACTED;
-    FAILED_PRECONDITION OTHER_LOG, FILTER_CHANGED (these five only without
+    FAILED_PRECONDITION OTHER_LOG, FILTER_CHANGED, PERMISSIONS_CHANGED (these six only without
     snapshot_on_reset); RESOURCE_EXHAUSTED SLOW_CONSUMER, TOO_MANY_WATCHES;
     UNAVAILABLE SHUTTING_DOWN.
     """
@@ -127,7 +127,7 @@ class WatchServiceServicer(metaclass=abc.ABCMeta):
         client resumes with the last cursor.
         Refuses: INVALID_ARGUMENT INVALID_CURSOR, INVALID_FIELD; NOT_FOUND
         NAMESPACE_NOT_FOUND; OUT_OF_RANGE CURSOR_AHEAD, LOG_DIVERGED, COMPACTED;
-        FAILED_PRECONDITION OTHER_LOG, FILTER_CHANGED (these five only without
+        FAILED_PRECONDITION OTHER_LOG, FILTER_CHANGED, PERMISSIONS_CHANGED (these six only without
         snapshot_on_reset); RESOURCE_EXHAUSTED SLOW_CONSUMER, TOO_MANY_WATCHES;
         UNAVAILABLE SHUTTING_DOWN.
         """
