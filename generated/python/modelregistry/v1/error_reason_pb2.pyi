@@ -237,6 +237,11 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """UNAUTHENTICATED. The call says not who makes it: no token, no certificate.
     Example: any call but health's to a server with access control, without metadata.
     """
+    ERROR_REASON_IDENTITY_PROVIDER_UNAVAILABLE: _ErrorReason.ValueType  # 153
+    """UNAVAILABLE. The identity provider can't be asked for its keys, so a token of its can't be
+    verified; RetryInfo says when to try again. Example: a token with a new key while the
+    provider restarts.
+    """
     ERROR_REASON_CREDENTIALS_INVALID: _ErrorReason.ValueType  # 181
     """UNAUTHENTICATED. The credentials are none of this registry's: unknown, revoked, or not
     signed by the identity provider. Example: a token with one letter changed.
@@ -475,6 +480,11 @@ ERROR_REASON_SHUTTING_DOWN: ErrorReason.ValueType  # 152
 ERROR_REASON_CREDENTIALS_MISSING: ErrorReason.ValueType  # 180
 """UNAUTHENTICATED. The call says not who makes it: no token, no certificate.
 Example: any call but health's to a server with access control, without metadata.
+"""
+ERROR_REASON_IDENTITY_PROVIDER_UNAVAILABLE: ErrorReason.ValueType  # 153
+"""UNAVAILABLE. The identity provider can't be asked for its keys, so a token of its can't be
+verified; RetryInfo says when to try again. Example: a token with a new key while the
+provider restarts.
 """
 ERROR_REASON_CREDENTIALS_INVALID: ErrorReason.ValueType  # 181
 """UNAUTHENTICATED. The credentials are none of this registry's: unknown, revoked, or not
