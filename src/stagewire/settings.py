@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import ipaddress
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from stagewire import claims
 from stagewire.sources import Policy
+
+#: How an identity provider may sign: with a key of its own, never with one that is shared.
+ALGORITHMS = (
+    *("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
+    *("ES256", "ES384", "ES512", "EdDSA", "Ed25519"),
+)
 
 
 class Settings(BaseSettings):
@@ -145,6 +153,83 @@ class Settings(BaseSettings):
         default=5.0, gt=0, description="webhooks look at the log so often whatever wakes them"
     )
 
+    oidc_issuer: str = Field(
+        default="",
+        description="an OpenID Connect provider whose JSON Web Tokens are taken, such as "
+        "https://login.example.com/realms/ml, exactly as it calls itself",
+    )
+    oidc_audience: str = Field(
+        default="",
+        validate_default=True,
+        description="what a token of the provider must be for; needed with an issuer",
+    )
+    oidc_username_claim: str = Field(
+        default="sub",
+        description="the claim with the caller's name, which becomes oidc:NAME; a nested one as "
+        "a JSON pointer",
+    )
+    oidc_groups_claim: str = Field(
+        default="groups",
+        description="the claim with the caller's groups, such as groups or /realm_access/roles",
+    )
+    oidc_roles: list[str] = Field(
+        default_factory=list,
+        description="CLAIM=VALUE=ROLE or CLAIM=VALUE=ROLE@NAMESPACE, such as "
+        "groups=ml-admins=admin@*: a role for whoever's claim has the value, in the namespace "
+        "default unless one is given",
+    )
+    oidc_algorithms: list[str] = Field(
+        default=list(ALGORITHMS), description="how the provider's tokens may be signed"
+    )
+    oidc_ca_file: str = Field(
+        default="",
+        description="the authorities, in PEM, that the provider's certificate is checked against "
+        "instead of the system's",
+    )
+    oidc_leeway_seconds: int = Field(
+        default=30, ge=0, le=600, description="the provider's clock may be off by so much"
+    )
+
+    @field_validator("oidc_issuer")
+    @classmethod
+    def _check_issuer(cls, url: str) -> str:
+        if url and not is_secure_url(url, loopback=True):
+            raise ValueError("must be https://HOST/PATH, or http:// on this host's loopback")
+        if "?" in url or "#" in url:
+            raise ValueError("must be without query and fragment")
+        return url
+
+    @field_validator("oidc_audience")
+    @classmethod
+    def _check_audience(cls, audience: str, given: ValidationInfo) -> str:
+        if given.data.get("oidc_issuer") and not audience:
+            raise ValueError(
+                "must be set together with oidc_issuer, to the audience that the provider puts "
+                "into tokens for this registry; else tokens for others would be taken"
+            )
+        return audience
+
+    @field_validator("oidc_username_claim", "oidc_groups_claim")
+    @classmethod
+    def _check_claim(cls, claim: str) -> str:
+        claims.check_claim(claim)
+        return claim
+
+    @field_validator("oidc_roles")
+    @classmethod
+    def _check_roles(cls, rules: list[str]) -> list[str]:
+        for rule in rules:
+            claims.Rule.parse(rule)
+        return rules
+
+    @field_validator("oidc_algorithms")
+    @classmethod
+    def _check_algorithms(cls, algorithms: list[str]) -> list[str]:
+        others = [name for name in algorithms if name not in ALGORITHMS]
+        if others or not algorithms:
+            raise ValueError(f"must be some of {', '.join(ALGORITHMS)}")
+        return algorithms
+
     @field_validator("upstream_tracking_uri")
     @classmethod
     def _check_upstream(cls, uri: str) -> str:
@@ -155,3 +240,24 @@ class Settings(BaseSettings):
             if parts.username is not None or parts.query or parts.fragment:
                 raise ValueError("must be without credentials, query and fragment")
         return uri
+
+
+def is_secure_url(url: str, *, loopback: bool) -> bool:
+    """Tell whether nobody on the way can change what a URL leads to: https, or this very host."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return False
+    if not host or port == 0 or parts.username is not None or not url.isprintable():
+        return False
+    if parts.scheme == "https":
+        return True
+    return loopback and parts.scheme == "http" and _is_loopback(host)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
