@@ -73,7 +73,7 @@ class RunningServer:
     @property
     def http_url(self) -> str:
         """Where it answers HTTP."""
-        return f"http://{self.server.http_address}"
+        return self.server.http_url
 
     def call(self, work: Coroutine[Any, Any, Any], *, timeout_seconds: float = 60) -> Any:
         """Run a coroutine on the server's loop and wait for it."""

@@ -44,6 +44,29 @@ class Settings(BaseSettings):
     grpc_address: str = Field(
         default="127.0.0.1:50051", description="where gRPC listens; port 0 picks a free one"
     )
+    tls_certificate_file: str = Field(
+        default="",
+        description="the server's certificate and its chain, as PEM: gRPC and HTTP speak TLS, and "
+        "take a new one without a restart",
+    )
+    tls_key_file: str = Field(
+        default="", description="the certificate's private key, as PEM without a passphrase"
+    )
+    tls_client_ca_file: str = Field(
+        default="",
+        description="authorities, as PEM, one of which must have issued the certificate that a "
+        "client of gRPC shows; none is asked for otherwise",
+    )
+    allow_plaintext: bool = Field(
+        default=False,
+        description="listen beyond this host without TLS: whoever is on the way reads and changes "
+        "everything, tokens too",
+    )
+    allow_anonymous: bool = Field(
+        default=False,
+        description="listen beyond this host without access control: whoever reaches the server "
+        "may do everything",
+    )
     source_policy: Policy = Field(
         default="traversal",
         description="which sources versions may have: permissive takes any, traversal refuses "

@@ -6,6 +6,7 @@ server refused or does not answer, 2 when the command line is wrong; never a tra
 """
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -219,6 +220,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run() -> NoReturn:
     """Run the command line of this process."""
+    # gRPC's own lines, one for each handshake that fails, would stand among ours.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     sys.exit(main())
 
 

@@ -87,7 +87,10 @@ def _takes_settings(function: Callable[..., None]) -> Callable[..., None]:
     "serve",
     examples=[
         "stagewire serve",
-        "stagewire serve --database-url sqlite:///registry.db --grpc-address 0.0.0.0:50051",
+        (
+            "stagewire serve --grpc-address 0.0.0.0:50051"
+            " --tls-certificate-file registry.crt --tls-key-file registry.key"
+        ),
         "stagewire serve --database-url postgresql+psycopg://registry@db/registry",
     ],
     everywhere=(),
@@ -105,8 +108,9 @@ def serve(_session: Session, **given: Any) -> None:
 
     def announce(server: Server) -> None:
         shown = parse_url(settings.database_url).render_as_string(hide_password=True)
-        http = texts.SERVING_HTTP.format(address=server.http_address) if server.http else ""
-        typer.echo(texts.SERVING.format(address=server.address, http=http, database=shown))
+        http = texts.SERVING_HTTP.format(url=server.http_url) if server.http else ""
+        address = f"grpcs://{server.address}" if server.certificates else server.address
+        typer.echo(texts.SERVING.format(address=address, http=http, database=shown))
 
     run(settings, announce=announce)
 

@@ -39,7 +39,7 @@ class _Remarks(logging.Handler):
         remark(record.getMessage())
 
 
-SERVING_HTTP = " and MLflow's API on http://{address}"
+SERVING_HTTP = " and MLflow's API on {url}"
 SERVING = """\
 Stagewire serves gRPC on {address}{http}, from {database}
 

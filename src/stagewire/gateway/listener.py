@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Iterator
 
     from starlette.types import ASGIApp
@@ -40,7 +41,14 @@ class _Uvicorn(uvicorn.Server):
 class Listener:
     """One address where an application is served."""
 
-    def __init__(self, app: ASGIApp, address: str, *, stop_seconds: float) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        address: str,
+        *,
+        stop_seconds: float,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         """Take the address, `HOST:PORT`. Raises OSError or ValueError where it can't be had."""
         host, _, port = address.rpartition(":")
         host = host.strip("[]")
@@ -67,6 +75,7 @@ class Listener:
             server_header=False,
             timeout_keep_alive=_IDLE_SECONDS,
             timeout_graceful_shutdown=max(1, round(stop_seconds)),
+            ssl_context_factory=None if tls is None else lambda _config, _default: tls,
         )
         self._server = _Uvicorn(config)
         self._task: asyncio.Task[Any] | None = None

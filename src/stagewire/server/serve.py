@@ -23,10 +23,12 @@ from stagewire.gateway.app import Gateway
 from stagewire.gateway.listener import Listener
 from stagewire.gateway.upstream import Upstream
 from stagewire.hooks import HookRules, Vault
-from stagewire.server import interceptors, logging, servicers
+from stagewire.server import certificates, exposure, interceptors, logging, servicers
 from stagewire.server.addresses import CheckedNetwork, refuse_host
+from stagewire.server.certificates import BadCertificate, Certificates
 from stagewire.server.deliveries import Deliverer, DeliveryPace
 from stagewire.server.exports import Exports
+from stagewire.server.exposure import Exposed
 from stagewire.server.posting import Post
 from stagewire.server.watches import Pace, Watches
 from stagewire.service.deliveries import Book
@@ -85,6 +87,7 @@ class Server:
     async def start(self) -> None:
         """Open everything and listen. Raises StartRefusal with the remedy."""
         settings = self.settings
+        self.certificates = prepare_certificates(settings)
         loop = asyncio.get_running_loop()
         self.database = await loop.run_in_executor(None, open_for_serving, settings)
         self._stack.callback(self.database.close)
@@ -152,6 +155,8 @@ class Server:
             asyncio.create_task(self._tidy()),
             asyncio.create_task(self.deliverer.run()),
         ]
+        if self.certificates is not None:
+            self._tasks.append(asyncio.create_task(self.certificates.run()))
 
     def _prepare_deliveries(self) -> None:
         settings = self.settings
@@ -204,7 +209,11 @@ class Server:
     def _listen(self) -> None:
         address = self.settings.grpc_address
         try:
-            self.port = self.server.add_insecure_port(address)
+            self.port = (
+                self.server.add_insecure_port(address)
+                if self.certificates is None
+                else self.server.add_secure_port(address, self.certificates.for_grpc())
+            )
         except RuntimeError as error:
             text = f"can't listen on {address}: is the port taken, or the address not this host's?"
             raise StartRefusal(text) from error
@@ -215,7 +224,12 @@ class Server:
         if not address:
             return
         try:
-            self.http = Listener(self.gateway, address, stop_seconds=self.settings.stop_seconds)
+            self.http = Listener(
+                self.gateway,
+                address,
+                stop_seconds=self.settings.stop_seconds,
+                tls=None if self.certificates is None else self.certificates.for_http(),
+            )
         except (OSError, ValueError) as error:
             text = (
                 f"can't listen on {address}: is the port taken, or the address not this host's? "
@@ -228,6 +242,12 @@ class Server:
     def http_address(self) -> str:
         """Where HTTP listens, empty where it doesn't."""
         return self.http.address if self.http is not None else ""
+
+    @property
+    def http_url(self) -> str:
+        """Where HTTP listens, as a URL; empty where it doesn't."""
+        scheme = "http" if self.certificates is None else "https"
+        return f"{scheme}://{self.http_address}" if self.http is not None else ""
 
     async def _set_health(self, *, serving: bool) -> None:
         self.gateway.healthy = serving
@@ -283,6 +303,27 @@ def open_for_serving(settings: Settings) -> Database:
         listens=settings.listen,
         trusts_storage=settings.trust_storage,
     )
+
+
+def prepare_certificates(settings: Settings) -> Certificates | None:
+    """Read the certificate, None without one. Raises StartRefusal, also for what lacks one."""
+    addresses = (settings.grpc_address, settings.http_address)
+    try:
+        files = certificates.files(settings)
+        exposure.refuse_plaintext(
+            addresses, encrypted=files is not None, allowed=settings.allow_plaintext
+        )
+        found = None if files is None else Certificates(files)
+    except (BadCertificate, Exposed) as error:
+        raise StartRefusal(str(error)) from error
+    exposed = exposure.reachable(addresses)
+    if settings.allow_plaintext and found is None:
+        text = "PLAINTEXT: without TLS whoever is on the way reads and changes all, tokens too"
+        log.warning(text, allowed_by="--allow-plaintext", reachable=exposed)
+    if settings.allow_anonymous:
+        text = "ANONYMOUS: without access control whoever reaches this server may do all"
+        log.warning(text, allowed_by="--allow-anonymous", reachable=exposed)
+    return found
 
 
 def hook_rules(settings: Settings) -> HookRules:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 #: Long enough for a server to give up its connections to the database, too.
 CUT_SECONDS = 12.0
+#: A server at the other end of a cable is reached without TLS and by whoever comes.
+OPEN: dict[str, Any] = {"allow_plaintext": True, "allow_anonymous": True}
 
 
 @pytest.fixture
@@ -50,6 +52,7 @@ def test_watchers_and_writers_go_on_after_the_cable_was_cut(
         tmp_path / "server.log",
         host=cable.there,
         inside=cable.inside,
+        **OPEN,
         bookmark_interval_seconds=BOOKMARK_SECONDS,
     ) as server:
         scene = Scene(server.address, seed=130, bookmark_seconds=BOOKMARK_SECONDS)
@@ -88,6 +91,7 @@ def test_every_invariant_holds_over_a_slow_and_lossy_network(
         tmp_path / "server.log",
         host=cable.there,
         inside=cable.inside,
+        **OPEN,
         bookmark_interval_seconds=bookmark_seconds,
     ) as server:
         scene = Scene(server.address, seed=140, bookmark_seconds=bookmark_seconds)
@@ -124,6 +128,7 @@ def test_the_others_write_on_when_the_database_no_longer_hears_whoever_has_the_h
             tmp_path / "far.log",
             host=cable.there,
             inside=cable.inside,
+            **OPEN,
             **ways,
         )
         near = ServerProcess(url, tmp_path / "near.log", **ways)

@@ -1,0 +1,58 @@
+"""Who can reach the server: beyond this host it speaks TLS and asks who calls, or says it won't.
+
+Pure checks of addresses against settings; what is not certainly this host counts as beyond it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_THIS_HOST = "localhost"
+_SOCKET_FILES = ("unix:", "unix-abstract:")
+
+
+class Exposed(ValueError):
+    """An address would let in whoever comes; the text says the remedy."""
+
+
+def reachable(addresses: Sequence[str]) -> list[str]:
+    """Return those addresses that may be reached from other hosts."""
+    return [address for address in addresses if address and not _is_of_this_host(address)]
+
+
+def refuse_plaintext(addresses: Sequence[str], *, encrypted: bool, allowed: bool) -> None:
+    """Refuse to listen beyond this host without TLS."""
+    exposed = reachable(addresses)
+    if exposed and not encrypted and not allowed:
+        raise Exposed(
+            f"{' and '.join(exposed)} can be reached from other hosts, without TLS; give "
+            "--tls-certificate-file and --tls-key-file, listen on 127.0.0.1, or accept that "
+            "everything passes in clear with --allow-plaintext"
+        )
+
+
+def refuse_anonymous(addresses: Sequence[str], *, authenticates: bool, allowed: bool) -> None:
+    """Refuse to listen beyond this host without access control."""
+    exposed = reachable(addresses)
+    if exposed and not authenticates and not allowed:
+        raise Exposed(
+            f"{' and '.join(exposed)} can be reached from other hosts, by whoever comes; turn "
+            "access control on with --auth on, listen on 127.0.0.1, or accept that everybody may "
+            "do everything with --allow-anonymous"
+        )
+
+
+def _is_of_this_host(address: str) -> bool:
+    if address.startswith(_SOCKET_FILES):
+        return True
+    host = address.rpartition(":")[0].strip("[]")
+    if host == _THIS_HOST:
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
