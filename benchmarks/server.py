@@ -120,7 +120,9 @@ class MeasuredServer(Server):
         super()._add_services()
         service = next(s for s in servicers.SERVICES if s.full_name == _REGISTRY_SERVICE)
         registry = cast("Registry", EchoRegistry(self._answer))
-        on_pool = interceptors.handlers(service, registry, self.pool, self.admission)
+        on_pool = interceptors.handlers(
+            service, registry, self.pool, self.admission, gate=self.gate
+        )
         raw = grpc.unary_unary_rpc_method_handler
         self.server.add_generic_rpc_handlers(
             (
@@ -146,7 +148,7 @@ class MeasuredServer(Server):
                 self.admission.leave()
 
         return grpc.unary_unary_rpc_method_handler(
-            interceptors.answered("benchmarks.Loop.GetModelVersion", work),
+            interceptors.answered("benchmarks.Loop.GetModelVersion", work, self.gate),
             request_deserializer=pb.GetModelVersionRequest.FromString,
             response_serializer=pb.GetModelVersionResponse.SerializeToString,
         )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stagewire import names, pb, rights
+from stagewire import names, pb
+from stagewire.rights import ALL, EVERYTHING, Rights, Scope
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,16 +18,18 @@ class Caller:
 
     name: str = names.ANONYMOUS
     deadline: float | None = None
-    rights: rights.Rights = rights.EVERYTHING
+    rights: Rights = EVERYTHING
     method: pb.AuthenticationMethod.ValueType = pb.AUTHENTICATION_METHOD_UNSPECIFIED
     groups: tuple[str, ...] = ()
     token_id: str = ""
     expires: float | None = None
+    #: Roles that an identity provider's claims gave besides.
+    given: frozenset[Scope] = frozenset()
 
     @property
     def subjects(self) -> tuple[str, ...]:
         """Whose grants are this caller's."""
-        return (self.name, *(f"group:{group}" for group in self.groups), rights.ALL)
+        return (self.name, *(f"group:{group}" for group in self.groups), ALL)
 
 
 #: Of whoever calls while access is not controlled.

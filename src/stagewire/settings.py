@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from typing import Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationInfo, field_validator
@@ -43,6 +44,16 @@ class Settings(BaseSettings):
     )
     grpc_address: str = Field(
         default="127.0.0.1:50051", description="where gRPC listens; port 0 picks a free one"
+    )
+    auth: Literal["auto", "on", "off"] = Field(
+        default="auto",
+        description="whether it matters who calls: on, off, or on as soon as there is a token, "
+        "--oidc-issuer or --tls-client-ca-file, or the server listens beyond this host",
+    )
+    bootstrap_token_file: str = Field(
+        default="",
+        description="names the first admin's token, adopted while nobody is an admin; beside an "
+        "SQLite file it is FILE.bootstrap",
     )
     tls_certificate_file: str = Field(
         default="",

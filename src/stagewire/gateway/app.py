@@ -20,8 +20,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 
 from stagewire import errors as refusals
-from stagewire import names
-from stagewire.callers import Caller
+from stagewire import names, rights
+from stagewire.access.gate import Credentials
 from stagewire.gateway import reading, replies, wire
 from stagewire.gateway import upstream as upstreams
 from stagewire.gateway.paths import Paths
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+    from stagewire.access.gate import Gate, OpenGate
+    from stagewire.callers import Caller
     from stagewire.gateway.upstream import Upstream
     from stagewire.mlflow.calls import Answer
     from stagewire.mlflow.routes import Route
@@ -45,6 +47,7 @@ log = structlog.get_logger("stagewire.http")
 
 REQUEST_ID = "x-request-id"
 _LONGEST_ID = 128
+_LONGEST_PATH = 200
 #: MLflow's clients wait 120 s: what was not begun by then is not begun for nobody.
 _CALL_SECONDS = 110.0
 
@@ -71,6 +74,7 @@ class Gateway:
         registry: Registry,
         pool: ThreadPoolExecutor,
         admission: Admission,
+        gate: Gate | OpenGate,
         *,
         slow_seconds: float = 30.0,
         upstream: Upstream | None = None,
@@ -82,6 +86,7 @@ class Gateway:
         self.registry = registry
         self.pool = pool
         self.admission = admission
+        self.gate = gate
         self.upstream = upstream
         self.slow_seconds = slow_seconds
         #: Turned off first when the server stops, so that nobody new is sent here.
@@ -119,6 +124,9 @@ class Gateway:
         try:
             await self._dispatch(scope, receive, send)
         except (errors.MlflowError, refusals.RegistryError) as error:
+            if isinstance(error, refusals.RegistryError):
+                method = f"{scope['method']} {visit.route or scope['path'][:_LONGEST_PATH]}"
+                self.gate.note_refusal(visit.shown, visit.by, method, error)
             if visit.answering:
                 visit.code = error.code
                 raise
@@ -136,12 +144,18 @@ class Gateway:
     async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
         visit: Visit = scope[replies.VISIT]
         path = scope["path"]
-        if path in ("/health", "/version"):
+        if path == "/health":
+            await self._plain(path)(scope, receive, send)
+            return
+        caller = await self._admit(scope, visit)
+        if path == "/version":
             await self._plain(path)(scope, receive, send)
             return
         found = self._paths.find(path)
         if found is None:
             visit.route = "beyond"
+            if not caller.rights.sees_namespace(names.DEFAULT_NAMESPACE):
+                raise rights.denied(rights.SEE, names.DEFAULT_NAMESPACE, caller=caller.name)
             await self._beyond(scope, receive, send)
             return
         visit.route = found.template
@@ -155,8 +169,18 @@ class Gateway:
             await refused(scope, receive, send)
             return
         scope["path_params"] = found.params
-        response = await self._respond(route, Request(scope, receive), visit)
+        response = await self._respond(route, Request(scope, receive), caller)
         await response(scope, receive, send)
+
+    async def _admit(self, scope: Scope, visit: Visit) -> Caller:
+        """Say who calls. What it showed us of itself is not for the server behind us."""
+        shown = _credentials(scope) if self.gate.controls else Credentials()
+        visit.shown = shown
+        caller = await self.gate.admit(shown, visit.started + _CALL_SECONDS)
+        visit.caller, visit.by = caller.name, caller
+        if caller.token_id:
+            scope["headers"] = [h for h in scope["headers"] if h[0] != b"authorization"]
+        return caller
 
     def _plain(self, path: str) -> Response:
         if path == "/version":
@@ -178,9 +202,7 @@ class Gateway:
             )
         await self.upstream(scope, receive, send)
 
-    async def _respond(self, route: Route, request: Request, visit: Visit) -> ASGIApp:
-        caller = Caller(deadline=visit.started + _CALL_SECONDS)
-        visit.caller = caller.name
+    async def _respond(self, route: Route, request: Request, caller: Caller) -> ASGIApp:
         key = reading.idempotency_key(request)
         body = await reading.read_body(request)
 
@@ -261,6 +283,12 @@ class Gateway:
 @cache
 def _release() -> str:
     return version("stagewire")
+
+
+def _credentials(scope: Scope) -> Credentials:
+    found = [value for key, value in scope["headers"] if key == b"authorization"]
+    host = scope["client"][0] if scope.get("client") else ""
+    return Credentials(found[0].decode("latin-1") if found else "", None, host)
 
 
 def _request_id(scope: Scope) -> str:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from starlette.responses import Response
 
 from stagewire import errors as refusals
+from stagewire.access.gate import Credentials
 from stagewire.gateway import wire
 from stagewire.gateway.reading import JSON
 from stagewire.mlflow import errors
 
+if TYPE_CHECKING:
+    from stagewire.callers import Caller
+
+_UNAUTHENTICATED = 401
 #: Where in a scope its visit is kept.
 VISIT = "stagewire.visit"
 
@@ -25,6 +31,8 @@ class Visit:
     caller: str = ""
     code: str = "OK"
     answering: bool = False
+    shown: Credentials = field(default_factory=Credentials)
+    by: Caller | None = None
 
 
 def refused(visit: Visit, error: errors.MlflowError | refusals.RegistryError) -> Response:
@@ -38,6 +46,8 @@ def refused(visit: Visit, error: errors.MlflowError | refusals.RegistryError) ->
     response = Response(body, error.http_status, media_type=JSON)
     if error.retry_after_seconds is not None:
         response.headers["retry-after"] = str(max(1, round(error.retry_after_seconds)))
+    if error.http_status == _UNAUTHENTICATED:
+        response.headers["www-authenticate"] = 'Basic realm="stagewire", charset="UTF-8", Bearer'
     if error.http_status in (408, 413):
         # The rest of the body is not read, so nothing more can come over this connection.
         response.headers["connection"] = "close"

@@ -17,6 +17,7 @@ from stagewire.service import exports, limits
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
+    from stagewire.access.gate import Gate, OpenGate
     from stagewire.service.registry import Registry
 
 METHOD = "modelregistry.v1.ConfigurationService.ExportRegistry"
@@ -55,11 +56,11 @@ class Exports:
             finally:
                 spool.close()
 
-    def handler(self) -> grpc.RpcMethodHandler[Any, Any]:
+    def handler(self, gate: Gate | OpenGate) -> grpc.RpcMethodHandler[Any, Any]:
         """Make the RPC's handler: what it writes is serialised already."""
         return grpc.unary_stream_rpc_method_handler(
             interceptors.answered(
-                METHOD, interceptors.parsed(pb.ExportRegistryRequest, self.export)
+                METHOD, interceptors.parsed(pb.ExportRegistryRequest, self.export), gate
             ),
             request_deserializer=None,
             response_serializer=None,

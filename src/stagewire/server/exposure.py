@@ -11,12 +11,21 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from stagewire.settings import Settings
+
 _THIS_HOST = "localhost"
 _SOCKET_FILES = ("unix:", "unix-abstract:")
 
 
 class Exposed(ValueError):
     """An address would let in whoever comes; the text says the remedy."""
+
+
+def listening(settings: Settings) -> tuple[str, str]:
+    """Return where gRPC and HTTP are to listen; what is no address is refused by who listens."""
+    # gRPC would take one without a port, HTTP does not.
+    http = settings.http_address
+    return settings.grpc_address, http if ":" in http else ""
 
 
 def reachable(addresses: Sequence[str]) -> list[str]:

@@ -13,6 +13,7 @@ import contextvars
 import time
 import uuid
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import grpc
 import structlog
@@ -20,8 +21,8 @@ from google.protobuf import message_factory
 from google.protobuf.message import DecodeError
 
 from stagewire import errors, failpoints
-from stagewire.callers import Caller
-from stagewire.server import servicers, statuses
+from stagewire.access.gate import Credentials
+from stagewire.server import peers, servicers, statuses
 from stagewire.service.hot import keeps
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from google.protobuf.descriptor import ServiceDescriptor
     from google.protobuf.message import Message
 
+    from stagewire.access.gate import Gate, OpenGate
     from stagewire.service.hot import HotReads
     from stagewire.service.registry import Registry
 
@@ -39,6 +41,9 @@ log = structlog.get_logger("stagewire.rpc")
 REQUEST_ID = "x-request-id"
 _LONGEST_ID = 128
 _ABORT_SECONDS = 5.0
+_NOBODY = Credentials()
+#: What a call asks for, once it is read: a refusal is noted with what it was about.
+_REQUEST: contextvars.ContextVar[Any] = contextvars.ContextVar("REQUEST", default=None)
 
 
 class Admission:
@@ -81,6 +86,8 @@ def handlers(
     registry: Registry,
     pool: ThreadPoolExecutor,
     admission: Admission,
+    *,
+    gate: Gate | OpenGate,
     hot: HotReads | None = None,
 ) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
     """Make the handlers of a service's unary RPCs; those that may are answered from `hot`."""
@@ -92,7 +99,7 @@ def handlers(
             work = _from_memory(method.name, hot, work)
         request = message_factory.GetMessageClass(method.input_type)
         found[method.name] = grpc.unary_unary_rpc_method_handler(
-            answered(method.full_name, parsed(request, work)),
+            answered(method.full_name, parsed(request, settled(method.name, work, gate)), gate),
             request_deserializer=None,
             response_serializer=_serialize,
         )
@@ -120,6 +127,21 @@ def _from_memory(
     return call
 
 
+def settled(
+    method: str, work: Callable[[Any, Any], Awaitable[Any]], gate: Gate | OpenGate
+) -> Callable[[Any, Any], Awaitable[Any]]:
+    """Answer a change of who may do what once it is so on this server."""
+    if method not in gate.settles:
+        return work
+
+    async def call(request: Any, context: Any) -> Any:
+        answer = await work(request, context)
+        await gate.settle(answer)
+        return answer
+
+    return call
+
+
 def parsed(
     message: type[Message], work: Callable[[Any, Any], Awaitable[Any]]
 ) -> Callable[[Any, Any], Awaitable[Any]]:
@@ -134,6 +156,7 @@ def parsed(
                 f"is no {name}: it can't be decoded, or a text in it is not UTF-8; mend the client"
             )
             raise errors.invalid("request", text) from None
+        _REQUEST.set(request)
         return await work(request, context)
 
     return call
@@ -170,18 +193,19 @@ def _leave(admission: Admission, done: asyncio.Future[Any]) -> None:
 
 
 def answered(
-    name: str, work: Callable[[Any, Any], Awaitable[Any]]
+    name: str, work: Callable[[Any, Any], Awaitable[Any]], gate: Gate | OpenGate
 ) -> Callable[[Any, Any], Awaitable[Any]]:
     """Surround one call: identify, log, and translate whatever it raises into a status."""
 
     async def call(request: Any, context: Any) -> Any:
         started = time.monotonic()
-        request_id = _request_id(context)
-        caller = _caller(context, started)
-        servicers.CALLER.set(caller)
+        request_id, shown = _read_metadata(context, gate)
         structlog.contextvars.bind_contextvars(request_id=request_id)
         code = "OK"
+        caller = None
         try:
+            caller = await gate.admit(shown, _deadline(context, started))
+            servicers.CALLER.set(caller)
             return await work(request, context)
         except asyncio.CancelledError as error:
             if context.cancelled() or _being_cancelled():
@@ -192,6 +216,7 @@ def answered(
             await _abort(context, error, request_id)
         except errors.RegistryError as error:
             code = error.code
+            gate.note_refusal(shown, caller, name, error, _REQUEST.get())
             await _abort(context, error, request_id)
         except Exception as error:
             code = "INTERNAL"
@@ -201,7 +226,7 @@ def answered(
             log.info(
                 "call",
                 method=name,
-                caller=caller.name,
+                caller="" if caller is None else caller.name,
                 code=code,
                 duration_ms=round((time.monotonic() - started) * 1000, 3),
             )
@@ -224,13 +249,27 @@ async def _abort(context: Any, error: BaseException, request_id: str) -> None:
             await context.abort(status.code, status.details, trailing_metadata=trailer)
 
 
-def _request_id(context: Any) -> str:
+def _read_metadata(context: Any, gate: Gate | OpenGate) -> tuple[str, Credentials]:
+    """Read the call's id, and what it shows of whoever makes it."""
+    request_id = authorization = ""
     for key, value in context.invocation_metadata() or ():
         if key == REQUEST_ID and isinstance(value, str) and value.isprintable():
-            return value[:_LONGEST_ID]
-    return uuid.uuid4().hex
+            request_id = request_id or value[:_LONGEST_ID]
+        elif key == "authorization" and isinstance(value, str):
+            authorization = authorization or value
+    request_id = request_id or uuid.uuid4().hex
+    if not gate.controls:
+        return request_id, _NOBODY
+    certificate = None if authorization else peers.of(context.auth_context())
+    return request_id, Credentials(authorization, certificate, _host(context.peer()))
 
 
-def _caller(context: Any, now: float) -> Caller:
+def _host(peer: str) -> str:
+    """Give the address in what gRPC says of a peer, such as ipv4:127.0.0.1:50000."""
+    kind, _, rest = peer.partition(":")
+    return unquote(rest.rpartition(":")[0]).strip("[]") if kind in ("ipv4", "ipv6") else peer
+
+
+def _deadline(context: Any, now: float) -> float | None:
     remaining = context.time_remaining()
-    return Caller(deadline=None if remaining is None else now + remaining)
+    return None if remaining is None else now + remaining

@@ -16,14 +16,22 @@ import grpc
 import structlog
 import uvloop
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
 from stagewire import pb
+from stagewire.access.gate import Gate
 from stagewire.gateway.app import Gateway
 from stagewire.gateway.listener import Listener
 from stagewire.gateway.upstream import Upstream
 from stagewire.hooks import HookRules, Vault
-from stagewire.server import certificates, exposure, interceptors, logging, servicers
+from stagewire.server import (
+    certificates,
+    exposure,
+    gates,
+    interceptors,
+    logging,
+    reflections,
+    servicers,
+)
 from stagewire.server.addresses import CheckedNetwork, refuse_host
 from stagewire.server.certificates import BadCertificate, Certificates
 from stagewire.server.deliveries import Deliverer, DeliveryPace
@@ -44,6 +52,7 @@ from stagewire.store.opening import open_database
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from stagewire.access.gate import OpenGate
     from stagewire.settings import Settings
 
 log = structlog.get_logger("stagewire.server")
@@ -115,6 +124,9 @@ class Server:
         self.hot = HotReads(self.tail, most_bytes=settings.hot_bytes)
         self._prepare_deliveries()
         await self.tail.start()
+        self.access_pool = ThreadPoolExecutor(4, thread_name_prefix="access")
+        self._stack.callback(self.access_pool.shutdown, wait=True)
+        self.gate = await gates.open_gate(settings, self.database, self.tail, self.access_pool)
         self.watches = Watches(
             self.tail,
             Snapshots(self.database, self.stream_pool),
@@ -139,6 +151,7 @@ class Server:
             self.registry,
             self.pool,
             self.admission,
+            self.gate,
             slow_seconds=settings.slow_consumer_seconds,
             upstream=upstream,
         )
@@ -155,6 +168,8 @@ class Server:
             asyncio.create_task(self._tidy()),
             asyncio.create_task(self.deliverer.run()),
         ]
+        if isinstance(self.gate, Gate):
+            self._tasks.append(asyncio.create_task(self.gate.ledger.run()))
         if self.certificates is not None:
             self._tasks.append(asyncio.create_task(self.certificates.run()))
 
@@ -191,20 +206,20 @@ class Server:
         self.tail.listeners.append(self.deliverer.wake)
 
     def _add_services(self) -> None:
-        names = [reflection.SERVICE_NAME, health.SERVICE_NAME]
+        names = [reflections.SERVICE_NAME, health.SERVICE_NAME]
         for service in servicers.SERVICES:
             handlers = interceptors.handlers(
-                service, self.registry, self.pool, self.admission, self.hot
+                service, self.registry, self.pool, self.admission, gate=self.gate, hot=self.hot
             )
             if service.full_name == _WATCH_SERVICE:
-                handlers["Watch"] = watch_handler(self.watches)
+                handlers["Watch"] = watch_handler(self.watches, self.gate)
             if service.full_name == _CONFIGURATION_SERVICE:
-                handlers["ExportRegistry"] = self.exports.handler()
+                handlers["ExportRegistry"] = self.exports.handler(self.gate)
             generic = grpc.method_handlers_generic_handler(service.full_name, handlers)
             self.server.add_generic_rpc_handlers((generic,))
             names.append(service.full_name)
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self.server)
-        reflection.enable_server_reflection(names, self.server)
+        reflections.Reflection(names, self.gate).add_to(self.server)
 
     def _listen(self) -> None:
         address = self.settings.grpc_address
@@ -283,6 +298,8 @@ class Server:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if isinstance(self.gate, Gate):
+            await self.gate.ledger.write()
         await self.deliverer.stop()
         await self._stack.aclose()
 
@@ -307,7 +324,7 @@ def open_for_serving(settings: Settings) -> Database:
 
 def prepare_certificates(settings: Settings) -> Certificates | None:
     """Read the certificate, None without one. Raises StartRefusal, also for what lacks one."""
-    addresses = (settings.grpc_address, settings.http_address)
+    addresses = exposure.listening(settings)
     try:
         files = certificates.files(settings)
         exposure.refuse_plaintext(
@@ -342,11 +359,11 @@ def hook_rules(settings: Settings) -> HookRules:
     return HookRules(vault, schemes, refuse_host)
 
 
-def watch_handler(watches: Watches) -> grpc.RpcMethodHandler[Any, Any]:
+def watch_handler(watches: Watches, gate: Gate | OpenGate) -> grpc.RpcMethodHandler[Any, Any]:
     """Make Watch's handler: it writes serialised messages itself."""
     return grpc.unary_stream_rpc_method_handler(
         interceptors.answered(
-            f"{_WATCH_SERVICE}.Watch", interceptors.parsed(pb.WatchRequest, watches.watch)
+            f"{_WATCH_SERVICE}.Watch", interceptors.parsed(pb.WatchRequest, watches.watch), gate
         ),
         request_deserializer=None,
         response_serializer=None,

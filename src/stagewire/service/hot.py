@@ -80,7 +80,7 @@ class HotReads:
         self._most_bytes = most_bytes
         self._shelf = _Shelf(most_bytes)
         tail.listeners.append(self._drop)
-        tail.on_break = self._shelf.clear
+        tail.on_break.append(self._shelf.clear)
 
     def recall(self, method: str, request: Any, rights: Rights) -> bytes | None:
         """Give the serialised answer to a request, or None to have the database asked.

@@ -269,7 +269,8 @@ class Tail:
         self.on_health: Callable[[bool], None] = lambda _healthy: None
         #: Each is told of every revision, in order.
         self.listeners: list[Callable[[Entry], None]] = []
-        self.on_break: Callable[[], None] = lambda: None
+        #: Each is called when what is known of the log may be of a history that was lost.
+        self.on_break: list[Callable[[], None]] = []
         # One of its own: readers that have fallen behind must not hold it up.
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="tail")
         self._proven = 0.0
@@ -455,7 +456,8 @@ class Tail:
         with self._committed_lock:
             # After a loss of history the numbers begin lower.
             self._committed = min(self._committed, self.last)
-        self.on_break()
+        for listener in self.on_break:
+            listener()
         self._report(healthy=True)
 
     async def _read_back(self) -> None:
@@ -540,7 +542,8 @@ class Tail:
         self._report(healthy=False)
         self._lost = True
         self.generation += 1
-        self.on_break()
+        for listener in self.on_break:
+            listener()
         self._wake_all()
         self._wake.set()
 

@@ -603,7 +603,7 @@ class Grant(Table):
 
 
 class Refusal(Table):
-    """Calls that were refused for want of credentials or grants, equal ones of a minute in one."""
+    """Calls that were refused for want of credentials or grants, equal ones counted as one."""
 
     __tablename__ = "refusals"
     id: Mapped[str] = mapped_column(primary_key=True)
