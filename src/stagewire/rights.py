@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
+import shlex
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
@@ -259,15 +260,17 @@ def denied(
         what = "the whole registry" if space == ALL else f"namespace {space!r}"
     where = f" into or out of stage {stage!r}" if stage else ""
     where = f" to or from alias {alias!r}" if alias else where
-    options = [f"stagewire grant create {_quoted(caller or 'SUBJECT')} --role {role}"]
-    options.append(f"--namespace {_quoted(space)}")
-    options += [f"--model {_quoted(model)}"] if model != ALL else []
-    options += [f"--stage {_quoted(stage)}"] if stage else []
-    options += [f"--alias {_quoted(alias)}"] if alias else []
+    options = ["--role", role, "--namespace", space]
+    options += ["--model", model] if model != ALL else []
+    options += ["--stage", stage] if stage else []
+    options += ["--alias", alias] if alias else []
+    # What begins as an option does is none after "--".
+    dashed = caller.startswith("-")
+    command = [*options, "--", caller] if dashed else [caller or "SUBJECT", *options]
     return RegistryError(
         "PERMISSION_DENIED",
         f"{caller or 'the caller'} may not {deed} {what}{where}; an admin can allow it: "
-        + " ".join(options),
+        f"stagewire grant create {shlex.join(command)}",
         metadata={
             "subject": caller,
             "role": role,
@@ -277,10 +280,6 @@ def denied(
             "alias": alias,
         },
     )
-
-
-def _quoted(text: str) -> str:
-    return text if text.replace("-", "").replace("_", "").isalnum() else f"'{text}'"
 
 
 #: Of callers while access is not controlled, and of the server itself.

@@ -52,8 +52,8 @@ class Settings(BaseSettings):
     )
     bootstrap_token_file: str = Field(
         default="",
-        description="names the first admin's token, adopted while nobody is an admin; beside an "
-        "SQLite file it is FILE.bootstrap",
+        description="names the first admin's token, as `stagewire admin bootstrap` writes it or as "
+        "it is, adopted while nobody is an admin; beside an SQLite file it is FILE.bootstrap",
     )
     tls_certificate_file: str = Field(
         default="",

@@ -198,6 +198,17 @@ def moment(option: str, text: str) -> "Timestamp | None":
     return found
 
 
+def moment_to_come(option: str, text: str) -> "Timestamp | None":
+    """Parse a time: RFC 3339 (UTC unless it names an offset), or a span from now such as 90d."""
+    if not text:
+        return None
+    from google.protobuf.timestamp_pb2 import Timestamp
+
+    found = Timestamp()
+    found.FromDatetime(_datetime(option, text, sign=1, example="a span such as 90d"))
+    return found
+
+
 def chosen(
     option: str, texts: Sequence[str] | None, *, prefix: str, names: Sequence[str]
 ) -> list[str]:
@@ -234,11 +245,14 @@ def _example(option: str, key: str, value: str = "value") -> str:
     return f"{option} {shown}" if option.startswith("--") else shown
 
 
-def _datetime(option: str, text: str) -> datetime:
+def _datetime(
+    option: str, text: str, *, sign: int = -1, example: str = "an age such as 2h"
+) -> datetime:
     try:
-        if age := re.fullmatch(r"(\d{1,9})([smhdw])", text):
-            return datetime.now(UTC) - timedelta(seconds=int(age[1]) * _UNITS[age[2]])
+        if span := re.fullmatch(r"(\d{1,9})([smhdw])", text):
+            seconds = sign * int(span[1]) * _UNITS[span[2]]
+            return datetime.now(UTC) + timedelta(seconds=seconds)
         found = datetime.fromisoformat(text)
     except (OverflowError, ValueError):
-        refuse(option, f"{text!r} is no time; write 2026-05-01T12:00:00Z, or an age such as 2h")
+        refuse(option, f"{text!r} is no time; write 2026-05-01T12:00:00Z, or {example}")
     return found if found.tzinfo else found.replace(tzinfo=UTC)

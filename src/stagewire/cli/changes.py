@@ -1,13 +1,18 @@
 """The log's changes in words: one line each, for `watch` and `event list`."""
 
 from stagewire import pb
-from stagewire.cli import wording
+from stagewire.cli import scopes, wording
 
 
 def subject(change: pb.Change) -> str:
     """Name the resource that changed."""
     if change.HasField("webhook_state"):
         return f"webhook {change.webhook_state.name}"
+    if change.HasField("token_state"):
+        return f"token {change.token_state.id} of {change.token_state.subject}"
+    if change.HasField("grant_state"):
+        grant = change.grant_state
+        return f"grant of {scopes.describe(grant.scope)} to {grant.subject}"
     if change.stage:
         return f"stage {change.stage}"
     if change.version:

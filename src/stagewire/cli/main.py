@@ -37,6 +37,7 @@ class Entry:
 _MODELS = "Models and versions"
 _STAGES = "Stages"
 _RUNNING = "What runs, what happened"
+_ACCESS = "Who may do what"
 _SERVER = "The server"
 _MOVING = "Moving in and out"
 
@@ -84,6 +85,15 @@ CONTENTS: dict[str, Entry] = {
         "Recompute the log's hash chain and compare its copies; exit 1 if anything was altered.",
         _RUNNING,
     ),
+    "whoami": Entry(
+        "callers",
+        "Show who you are to the server, how it knows, until when, and what you may do.",
+        _ACCESS,
+    ),
+    "token": Entry("tokens", "Make, list and revoke what says who calls.", _ACCESS),
+    "grant": Entry("grants", "Say who has which role on which part of the registry.", _ACCESS),
+    "refusal": Entry("refusals", "See which calls were refused, whose and why.", _ACCESS),
+    "admin": Entry("admins", "Make the first admin's token, on the server's machine.", _ACCESS),
     "serve": Entry("serving", "Run the registry's server until it is told to stop.", _SERVER),
     "health": Entry(
         "health", "Ask grpc.health.v1 whether the server serves; exit 1 unless it does.", _SERVER
@@ -253,6 +263,16 @@ def _misused(misuse: typer.TyperException) -> int:
     return _failed(f"{text}; see `{path} --help`", code=MISUSED)
 
 
+#: What to do about a refusal that the server can't know: how this command is told who calls.
+_REMEDIES = {
+    "CREDENTIALS_MISSING": "give a token in STAGEWIRE_TOKEN, or the file that has it with "
+    "--token-file",
+    "CREDENTIALS_INVALID": "see whether STAGEWIRE_TOKEN or --token-file has the whole token",
+    "CREDENTIALS_EXPIRED": "have another token made, and give it in STAGEWIRE_TOKEN or "
+    "--token-file",
+}
+
+
 def _refused(error: Exception) -> int:
     """Say in one line what the server refused, or what failed here."""
     message = getattr(error, "message", "") or str(error)
@@ -261,7 +281,8 @@ def _refused(error: Exception) -> int:
         violations = getattr(error, "field_violations", ())
         beside = [f"{one.field}: {one.description}" for one in violations]
         unsaid = [text for text in beside if text.partition(": ")[2] not in message]
-        return _failed("; ".join([message, *unsaid]), reason)
+        remedy = [_REMEDIES[reason]] if reason in _REMEDIES else []
+        return _failed("; ".join([message, *unsaid, *remedy]), reason)
     if isinstance(error, (ValueError, OSError)) and message:
         return _failed(message)
     return _failed(f"{type(error).__name__}: {message or 'no more is known'}", "INTERNAL")

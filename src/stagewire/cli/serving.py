@@ -10,6 +10,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -311,6 +312,57 @@ def _reading(database_url: str) -> "Iterator[Callable[[], AbstractContextManager
         yield view
     finally:
         engine.dispose()
+
+
+@dataclass(frozen=True)
+class FirstToken:
+    """What stands for the first admin, and where the server finds out."""
+
+    id: str
+    secret: str
+    file: Path
+    file_is_default: bool
+    database_url: str
+
+
+def first_token(database_url: str | None, file: Path | None) -> FirstToken:
+    """Make the first admin's token. Raises ValueError where there is one, or an admin, already."""
+    from stagewire.access import bootstrap
+    from stagewire.service import tokens
+    from stagewire.store.database import parse_url
+
+    url = _url(database_url)
+    said = str(file or _settings().bootstrap_token_file)
+    path = bootstrap.place(said, url)
+    if path is None:
+        refuse(
+            "--file", "say where the server will find it: PostgreSQL is no file to put it beside"
+        )
+    _refuse_second_admin(url)
+    id_, secret = tokens.mint()
+    try:
+        bootstrap.write(path, id_, secret)
+    except FileExistsError:
+        raise ValueError(
+            f"{path} is there already, and stands for a token that somebody may have; delete it "
+            "to make another"
+        ) from None
+    shown = parse_url(url).render_as_string(hide_password=True)
+    return FirstToken(id_, secret, path, not said, shown)
+
+
+def _refuse_second_admin(url: str) -> None:
+    from stagewire.service import grants
+    from stagewire.store import upgrades
+
+    current, _ = upgrades.check(url)
+    if current is None and url.startswith("sqlite"):
+        return  # the server makes the file when it starts
+    with _reading(url) as view, view() as tx:
+        if grants.has_admin(tx):
+            raise ValueError(
+                "this registry has an admin already, who can make tokens and other admins"
+            )
 
 
 def _url(given: str | None) -> str:

@@ -36,6 +36,21 @@ def instant(time: Timestamp) -> str:
     return f"{time.ToDatetime(UTC):%Y-%m-%d %H:%M:%S} UTC ({ago(time)})"
 
 
+def until(time: Timestamp, *, now: datetime | None = None) -> str:
+    """Say how long there is until something; '' when it is not known."""
+    if not time.ByteSize():
+        return ""
+    left = time.ToDatetime(UTC) - (now or datetime.now(UTC))
+    return f"in {elapsed(left)}" if left > timedelta() else f"{elapsed(-left)} ago"
+
+
+def instant_to_come(time: Timestamp) -> str:
+    """Write a time to the second, in UTC, and how long there is until then."""
+    if not time.ByteSize():
+        return ""
+    return f"{time.ToDatetime(UTC):%Y-%m-%d %H:%M:%S} UTC ({until(time)})"
+
+
 def number(value: float) -> str:
     """Write a measured number to four significant digits."""
     return f"{value:.4g}"

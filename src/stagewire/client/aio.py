@@ -7,6 +7,7 @@ import weakref
 from typing import TYPE_CHECKING
 
 import grpc.aio
+from modelregistry.v1.access_service_pb2_grpc import AccessServiceStub
 from modelregistry.v1.audit_service_pb2_grpc import AuditServiceStub
 from modelregistry.v1.configuration_service_pb2_grpc import ConfigurationServiceStub
 from modelregistry.v1.deployment_service_pb2_grpc import DeploymentServiceStub
@@ -76,6 +77,7 @@ class AsyncClient:
         self.configuration = ConfigurationServiceStub(channel)
         self.audit = AuditServiceStub(channel)
         self.webhooks = WebhookServiceStub(channel)
+        self.access = AccessServiceStub(channel)
         self.watches = WatchServiceStub(channel)
 
     async def __aenter__(self) -> Self:

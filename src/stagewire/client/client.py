@@ -7,6 +7,7 @@ import weakref
 from typing import TYPE_CHECKING
 
 import grpc
+from modelregistry.v1.access_service_pb2_grpc import AccessServiceStub
 from modelregistry.v1.audit_service_pb2_grpc import AuditServiceStub
 from modelregistry.v1.configuration_service_pb2_grpc import ConfigurationServiceStub
 from modelregistry.v1.deployment_service_pb2_grpc import DeploymentServiceStub
@@ -35,11 +36,11 @@ class Client:
     """One connection to a registry, for any number of threads.
 
     `registry`, `namespaces`, `stages`, `metrics`, `deployments`, `configuration`, `audit`,
-    `webhooks` and `watches` are the generated stubs: every unary call takes the contract's
-    request and returns its answer, or raises a `StagewireError`. Left unset, `namespace` and
-    `request_id` are filled, reads never answer with less than this client has seen, and a call
-    ends after `timeout_seconds`. Streams are begun with `watch`, which resumes them, and
-    `export`; the stubs' own are the bare calls.
+    `webhooks`, `access` and `watches` are the generated stubs: every unary call takes the
+    contract's request and returns its answer, or raises a `StagewireError`. Left unset,
+    `namespace` and `request_id` are filled, reads never answer with less than this client has
+    seen, and a call ends after `timeout_seconds`. Streams are begun with `watch`, which resumes
+    them, and `export`; the stubs' own are the bare calls.
 
     `address` defaults to STAGEWIRE_ADDRESS, else 127.0.0.1:50051; `token` to STAGEWIRE_TOKEN.
     With `credentials` the channel is TLS. When the registry lost history, the read that noticed
@@ -84,6 +85,7 @@ class Client:
         self.configuration = ConfigurationServiceStub(channel)
         self.audit = AuditServiceStub(channel)
         self.webhooks = WebhookServiceStub(channel)
+        self.access = AccessServiceStub(channel)
         self.watches = WatchServiceStub(channel)
 
     def __enter__(self) -> Self:

@@ -166,6 +166,14 @@ class DeliveryNotFound(NotFound):
     """The webhook has no such delivery in its history."""
 
 
+class TokenNotFound(NotFound):
+    """There is no such token, or not for this caller."""
+
+
+class GrantNotFound(NotFound):
+    """There is no such grant, or not for this caller."""
+
+
 class AlreadyExists(StagewireError):
     """It is there already."""
 
@@ -272,12 +280,24 @@ class WebhookDisabled(FailedPrecondition):
     """The webhook is disabled; enable it first."""
 
 
+class SecretShownOnce(FailedPrecondition):
+    """An earlier call made the token; metadata `token_id` says which, its secret is lost."""
+
+
+class LastAdmin(FailedPrecondition):
+    """Nobody could administer the registry any more."""
+
+
 class OtherLog(FailedPrecondition):
     """The cursor belongs to another registry's log."""
 
 
 class FilterChanged(FailedPrecondition):
     """The cursor was made under another filter."""
+
+
+class PermissionsChanged(FailedPrecondition):
+    """The caller sees something else than when the cursor was made."""
 
 
 class OutOfRange(StagewireError):
@@ -360,8 +380,16 @@ class ShuttingDown(Unavailable):
     """The server is stopping; another one answers."""
 
 
+class IdentityProviderUnavailable(Unavailable):
+    """Who vouches for the caller can't be asked."""
+
+
 class PermissionDenied(StagewireError):
-    """The caller may see it, but not do this."""
+    """The caller may see it, but not do this.
+
+    Metadata `subject`, `role`, `namespace`, `model`, `stage` and `alias` name the grant that
+    would allow it; the message has it as a command.
+    """
 
     code = grpc.StatusCode.PERMISSION_DENIED
 
@@ -370,6 +398,18 @@ class Unauthenticated(StagewireError):
     """The server does not know who is calling."""
 
     code = grpc.StatusCode.UNAUTHENTICATED
+
+
+class CredentialsMissing(Unauthenticated):
+    """The call says not who makes it; give a token, or STAGEWIRE_TOKEN."""
+
+
+class CredentialsInvalid(Unauthenticated):
+    """The credentials are unknown or revoked, or nobody whom the server trusts signed them."""
+
+
+class CredentialsExpired(Unauthenticated):
+    """The credentials were good and have ended."""
 
 
 class Unimplemented(StagewireError):

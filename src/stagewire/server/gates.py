@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
@@ -20,11 +19,12 @@ from stagewire.access.ledger import Ledger
 from stagewire.access.oidc import Verifier
 from stagewire.server import exposure
 from stagewire.server.exposure import Exposed
-from stagewire.service import operations, tokens
-from stagewire.store.database import StartRefusal, parse_url
+from stagewire.service import grants, operations, tokens
+from stagewire.store.database import StartRefusal
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
+    from pathlib import Path
 
     from stagewire.service.tail import Tail
     from stagewire.settings import Settings
@@ -41,7 +41,7 @@ async def open_gate(
     directory = Directory(database, executor)
     tail.listeners.append(directory.hear)
     tail.on_break.append(directory.start_over)
-    path = bootstrap_file(settings)
+    path = bootstrap.place(settings.bootstrap_token_file, settings.database_url)
     await directory.load()
     is_named = path is not None and path.exists()
     known = directory.has_anybody or is_named or vouched_for(settings)
@@ -63,7 +63,7 @@ async def open_gate(
         if directory.has_anybody:
             log.warning("ACCESS IS NOT CONTROLLED: tokens and grants are there, and --auth is off")
         return OpenGate()
-    if not directory.has_anybody and is_named and path is not None:
+    if is_named and path is not None:
         await loop.run_in_executor(executor, adopt, database, path)
         await directory.load()
     if not directory.has_anybody and not vouched_for(settings):
@@ -81,21 +81,13 @@ def vouched_for(settings: Settings) -> bool:
     return bool(settings.oidc_issuer or settings.tls_client_ca_file)
 
 
-def bootstrap_file(settings: Settings) -> Path | None:
-    """Say where the first admin's token is named; beside an SQLite file unless told."""
-    if settings.bootstrap_token_file:
-        return Path(settings.bootstrap_token_file)
-    url = parse_url(settings.database_url)
-    if url.get_backend_name() == "sqlite":
-        return Path(f"{url.database}.bootstrap")
-    return None
-
-
 def adopt(database: Database, path: Path) -> None:
     """Make the file's token the first admin's, unless there is an admin. Raises StartRefusal."""
+    if database.read(grants.has_admin):
+        return
     try:
         id_, secret_hash = bootstrap.read(path)
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise StartRefusal(str(error)) from error
     operations.bootstrap(database, partial(tokens.ensure_admin, secret_hash=secret_hash, id_=id_))
     log.info("first admin adopted", token_id=id_, file=str(path))

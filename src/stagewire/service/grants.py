@@ -123,7 +123,7 @@ def list_(tx: Tx, request: pb.ListGrantsRequest) -> pb.ListGrantsResponse:
         )
     if request.subject:
         statement = statement.where(schema.Grant.subject == request.subject)
-    if request.namespace:
+    if request.namespace not in ("", ALL):
         statement = statement.where(schema.Grant.namespace.in_([request.namespace, ALL]))
     paged = pages.paginate(
         statement,
@@ -167,22 +167,28 @@ def keep_an_admin(tx: Tx, *, besides_grant: str = "", besides_token: str = "") -
 
     While access is not controlled everybody can.
     """
-    if not tx.caller.method:
-        return
+    if tx.caller.method and not has_admin(
+        tx, besides_grant=besides_grant, besides_token=besides_token
+    ):
+        raise errors.precondition(
+            "LAST_ADMIN",
+            besides_grant or besides_token,
+            "nobody could administer the registry any more; make another admin first",
+        )
+
+
+def has_admin(tx: Tx, *, besides_grant: str = "", besides_token: str = "") -> bool:
+    """Tell whether somebody can come in and administer the registry."""
     for row in tx.rows(_ADMINS, besides_grant=besides_grant):
         # Whether an identity provider or an authority still vouches for these, it alone knows.
         if row.subject.startswith(names.KINDS_OF_SUBJECT):
-            return
+            return True
         token = tx.scalar(
             _LIVE_TOKEN, subject=row.subject, now=clock.now(tx), besides_token=besides_token
         )
         if token is not None:
-            return
-    raise errors.precondition(
-        "LAST_ADMIN",
-        besides_grant or besides_token,
-        "nobody could administer the registry any more; make another admin first",
-    )
+            return True
+    return False
 
 
 def caller(tx: Tx, _request: pb.GetCallerRequest) -> pb.GetCallerResponse:

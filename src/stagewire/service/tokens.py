@@ -45,10 +45,15 @@ def create(tx: Tx, request: pb.CreateTokenRequest) -> pb.CreateTokenResponse:
     scopes = [
         grants.checked(scope, f"token.scopes[{index}]") for index, scope in enumerate(wanted.scopes)
     ]
-    id_ = uuid.uuid4().hex[:16]
-    secret = f"{PREFIX}_{id_}_{secrets.token_urlsafe(32)}"
+    id_, secret = mint()
     state = put(tx, id_, subject, hashed(secret), wanted=wanted, scopes=scopes)
     return pb.CreateTokenResponse(token=state, secret=secret)
+
+
+def mint() -> tuple[str, str]:
+    """Make up a token's identity and secret: 256 random bits."""
+    id_ = uuid.uuid4().hex[:16]
+    return id_, f"{PREFIX}_{id_}_{secrets.token_urlsafe(32)}"
 
 
 def hashed(secret: str) -> bytes:
@@ -170,11 +175,8 @@ def note_uses(tx: Tx, uses: Mapping[str, int]) -> None:
 
 
 def ensure_admin(tx: Tx, secret_hash: bytes, id_: str) -> bool:
-    """Adopt the first admin's token, unless somebody is an admin already."""
-    admins = sa.select(schema.Grant.id).where(
-        schema.Grant.role == pb.ROLE_ADMIN, schema.Grant.namespace == ALL
-    )
-    if tx.row(admins.limit(1)) is not None:
+    """Adopt the first admin's token, unless somebody can administer the registry already."""
+    if grants.has_admin(tx):
         return False
     wanted = pb.Token(description="the first admin's")
     if tx.row(_TOKEN, id=id_) is None:

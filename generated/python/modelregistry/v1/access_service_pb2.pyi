@@ -552,7 +552,9 @@ class ListGrantsRequest(google.protobuf.message.Message):
     subject: builtins.str
     """Optional. Those of one subject."""
     namespace: builtins.str
-    """Optional. Those that name this namespace, or all of them ("*"); empty means any."""
+    """Optional. Those that hold in this namespace: that name it, or every one. Empty or "*" means
+    all there are.
+    """
     page_size: builtins.int
     """Optional. Most rows of a page, up to 1,000; 0 means 100."""
     page_token: builtins.str
