@@ -328,6 +328,47 @@ def test_a_refused_watch_is_asked_for_again(running: Running) -> None:
     running.until_runs(iris=1)
 
 
+EXPIRED = Refusal("UNAUTHENTICATED", "CREDENTIALS_EXPIRED", "the token has expired")
+
+
+def test_an_agent_whose_token_ends_goes_on_with_the_renewed_one(
+    running: Running, tmp_path: Path
+) -> None:
+    token = tmp_path / "token"
+    token.write_text("first")
+    running.client.close()
+    running.client = Client(running.registry.address, token_file=token)
+    running.registry.on("ReportStatus", PACE, EXPIRED, PACE)
+    renew: Callable[[], object] = lambda: token.write_text("renewed")  # noqa: E731
+    running.registry.streams = [
+        [EXPIRED],
+        [hello(), *snapshot(5, item(version(1))), renew, EXPIRED],
+    ]
+
+    running.start(hello(session=2), tx(6, full(version(2))))
+
+    running.until_runs(iris=2)
+    running.until_reported(state=pb.DEPLOYMENT_STATE_SERVING, running_version=2)
+    watches = [call for call in running.registry.calls if call.method == "Watch"]
+    assert [call.metadata["authorization"] for call in watches] == [
+        "Bearer first",
+        "Bearer first",
+        "Bearer renewed",
+    ]
+    assert running.registry.calls[-1].metadata["authorization"] == "Bearer renewed"
+
+
+def test_an_agent_that_is_not_let_in_asks_as_seldom_as_its_backoff_says(
+    running: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    running.registry.streams = [[EXPIRED]]
+
+    running.start(backoff=tenacity.wait_fixed(3600))
+
+    running.until(lambda: "the token has expired); again in 3600 s" in caplog.text)
+    assert len(running.registry.requests("Watch")) == 1
+
+
 def test_a_slow_deployment_holds_up_neither_reading_nor_reporting(running: Running) -> None:
     running.executor.proceed.clear()
     running.start(

@@ -109,7 +109,7 @@ async def test_a_peer_is_known_until_its_certificate_ends(
         peer = await door.knock(authority.issue("ci.example.com", not_after=end))
 
     assert peer is not None
-    assert peer.expire_time == end
+    assert peer.expires == end.timestamp()
 
 
 async def test_a_certificate_is_parsed_once(tmp_path: Path, authority: Authority) -> None:

@@ -15,7 +15,7 @@ import structlog
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from stagewire import pb
-from stagewire.client import Client, StagewireError
+from stagewire.client import AsyncClient, Client, Snapshot, StagewireError
 from tests.authorities import HERE, Authority, Issued, private_pem, put, trusting
 from tests.factories import eventually
 from tests.servers import RunningServer
@@ -107,6 +107,25 @@ def test_both_listeners_speak_tls(encrypted: RunningServer, authority: Authority
 
     assert encrypted.http_url.startswith("https://")
     assert found.json()["registered_model"]["name"] == "churn"
+
+
+async def test_both_clients_show_what_they_have(
+    mutual: RunningServer, authority: Authority, other: Authority, tmp_path: Path
+) -> None:
+    other.issue("ci.example.com").write(tmp_path / "mine")
+    put(tmp_path / "ca.crt", authority.pem)
+    given: dict[str, Any] = {
+        "ca_file": tmp_path / "ca.crt",
+        "certificate_file": tmp_path / "mine" / "tls.crt",
+        "key_file": tmp_path / "mine" / "tls.key",
+    }
+
+    async with AsyncClient(mutual.address, **given) as waiting:
+        head = await waiting.watches.GetHead(pb.GetHeadRequest())
+        async with waiting.watch() as watch:
+            assert isinstance(await anext(watch), Snapshot)
+    with Client(f"grpcs://{mutual.address}", **given) as client:
+        assert client.watches.GetHead(pb.GetHeadRequest()).log_id == head.log_id
 
 
 def test_whoever_speaks_in_clear_is_not_answered(encrypted: RunningServer) -> None:

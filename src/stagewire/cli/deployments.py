@@ -20,7 +20,7 @@ from stagewire.cli.arguments import (
     finite_seconds,
 )
 from stagewire.cli.sessions import Session, command
-from stagewire.client import interceptors, statuses
+from stagewire.client import statuses
 
 app = typer.Typer()
 
@@ -355,7 +355,6 @@ def _position(session: Session, model: str, stage: str) -> tuple[pb.Hello, bytes
         ),
         timeout=_SNAPSHOT_SECONDS,
         wait_for_ready=False,
-        metadata=interceptors.authorization(session.token or ""),
     )
     hello, cursor = pb.Hello(), b""
     try:

@@ -11,7 +11,7 @@ import typer
 
 from stagewire.cli import groups, output, texts
 from stagewire.cli.arguments import DryRun
-from stagewire.cli.sessions import Session, command
+from stagewire.cli.sessions import CONNECTED, Session, command
 
 if TYPE_CHECKING:
     from stagewire import pb
@@ -29,7 +29,7 @@ STANDARD = "-"
         "stagewire export --namespace risk | gzip > risk.jsonl.gz",
         "stagewire export file --log -o whole.jsonl",
     ],
-    everywhere=("address", "token"),
+    everywhere=CONNECTED,
 )
 def file(
     session: Session,

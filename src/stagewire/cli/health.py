@@ -37,7 +37,7 @@ def health(
 ) -> None:
     """Ask grpc.health.v1 whether the server serves; exit 1 unless it does."""
     seconds = finite_seconds("--timeout", timeout)
-    with grpc.insecure_channel(session.address) as channel:
+    with session.channel() as channel:
         check = channel.unary_unary(
             "/grpc.health.v1.Health/Check",
             request_serializer=StringValue.SerializeToString,

@@ -15,7 +15,7 @@ import typer
 from stagewire.cli import groups, output, texts
 from stagewire.cli.arguments import DryRun, Reason
 from stagewire.cli.exports import STANDARD
-from stagewire.cli.sessions import Session, command
+from stagewire.cli.sessions import CONNECTED, Session, command
 
 if TYPE_CHECKING:
     from stagewire import pb
@@ -52,7 +52,7 @@ OnConflict = Annotated[
         "zcat risk.jsonl.gz | stagewire import - --on-conflict skip",
         "stagewire import file whole.jsonl --database-url sqlite:///restored.db",
     ],
-    everywhere=("address", "token", "output"),
+    everywhere=(*CONNECTED, "output"),
 )
 def file(
     session: Session,

@@ -18,7 +18,17 @@ from typer.core import TyperCommand, TyperGroup
 from stagewire import __version__
 from stagewire.cli import texts
 from stagewire.cli.arguments import Format
-from stagewire.cli.sessions import DEFAULT_ADDRESS, DEFAULT_NAMESPACE, Everywhere
+from stagewire.cli.sessions import (
+    DEFAULT_ADDRESS,
+    DEFAULT_NAMESPACE,
+    AllowPlaintext,
+    CaFile,
+    CertFile,
+    Everywhere,
+    KeyFile,
+    Tls,
+    TokenFile,
+)
 
 REFUSED = 1
 MISUSED = 2
@@ -168,7 +178,10 @@ def root(
     address: Annotated[
         str,
         typer.Option(
-            "--address", metavar="HOST:PORT", envvar="STAGEWIRE_ADDRESS", help="The server."
+            "--address",
+            metavar="HOST:PORT",
+            envvar="STAGEWIRE_ADDRESS",
+            help="The server; grpcs://HOST:PORT where it speaks TLS.",
         ),
     ] = DEFAULT_ADDRESS,
     namespace: Annotated[
@@ -181,16 +194,12 @@ def root(
             help="Whose registry.",
         ),
     ] = DEFAULT_NAMESPACE,
-    token: Annotated[
-        str | None,
-        typer.Option(
-            "--token",
-            metavar="TOKEN",
-            envvar="STAGEWIRE_TOKEN",
-            help="Who you are; a command line is visible to others, the variable is not.",
-            show_default=False,
-        ),
-    ] = None,
+    token_file: TokenFile = None,
+    ca_file: CaFile = None,
+    cert_file: CertFile = None,
+    key_file: KeyFile = None,
+    tls: Tls = None,
+    allow_plaintext: AllowPlaintext = None,
     output: Annotated[
         Format,
         typer.Option(
@@ -209,9 +218,19 @@ def root(
 ) -> None:
     """Talk to a model registry: models, versions, stages, and a log of every change.
 
-    The options --address, --namespace, --token and --output may also stand after a command.
+    All these options may also stand after a command.
     """
-    context.obj = Everywhere(address=address, namespace=namespace, token=token, output=output)
+    context.obj = Everywhere(
+        address=address,
+        namespace=namespace,
+        token_file=token_file,
+        ca_file=ca_file,
+        cert_file=cert_file,
+        key_file=key_file,
+        tls=tls,
+        allow_plaintext=allow_plaintext,
+        output=output,
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

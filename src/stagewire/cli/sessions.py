@@ -1,16 +1,20 @@
 """One run of one command: where the registry is, how answers are printed, and the client.
 
-`command` gives every command the same four options, so that they may stand before or after
-its name; what stands nearer to the end of the line wins.
+`command` gives every command the same options, so that they may stand before or after its name;
+what stands nearer to the end of the line wins. There is none for a token: whoever lists processes
+reads command lines.
 """
 
+import copy
 import functools
 import inspect
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args
 
 import typer
 
@@ -18,6 +22,7 @@ from stagewire.cli import texts
 from stagewire.cli.arguments import Format, refuse
 
 if TYPE_CHECKING:
+    import grpc
     from google.protobuf.message import Message
 
     from stagewire.cli.views import View
@@ -30,6 +35,7 @@ F = TypeVar("F", bound=Callable[..., None])
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 DEFAULT_NAMESPACE = "default"
 PANEL = "Everywhere"
+CONNECTION_PANEL = "Connection"
 #: Leaves room for the prompt, the indent and a backslash in 80 columns.
 EXAMPLE_WIDTH = 68
 
@@ -39,12 +45,34 @@ class UnreachableError(Exception):
 
     reason = "UNAVAILABLE"
 
-    def __init__(self, address: str) -> None:
-        self.message = (
-            f"no server answers at {address}; start one with `stagewire serve`, or say where it"
-            " is with --address or STAGEWIRE_ADDRESS"
-        )
+    def __init__(self, address: str, said: str = "") -> None:
+        hint = next((hint for sign, hint in _HINTS.items() if sign in said), _ABSENT)
+        self.message = hint.format(address=address)
         super().__init__(self.message)
+
+
+_ABSENT = (
+    "no server answers at {address}; start one with `stagewire serve`, or say where it is with"
+    " --address or STAGEWIRE_ADDRESS"
+)
+#: What gRPC says of a connection that does not come about, and what to do then.
+_HINTS = {
+    "CERTIFICATE_VERIFY_FAILED": (
+        "the certificate of {address} is of no authority that is trusted here; name whom to trust"
+        " with --ca-file"
+    ),
+    "Hostname Verification": (
+        "the certificate of {address} is another host's; say --address as the certificate does"
+    ),
+    "WRONG_VERSION_NUMBER": (
+        "{address} speaks no TLS; leave out grpcs://, --tls and the files of TLS, or serve with a"
+        " certificate"
+    ),
+    "Socket closed": (
+        "{address} hangs up; if it speaks TLS say --tls, and if it wants to see a certificate"
+        " --cert-file and --key-file"
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -53,7 +81,12 @@ class Everywhere:
 
     address: str = DEFAULT_ADDRESS
     namespace: str = DEFAULT_NAMESPACE
-    token: str | None = None
+    token_file: Path | None = None
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+    tls: bool | None = None
+    allow_plaintext: bool | None = None
     output: Format = Format.TABLE
 
 
@@ -62,7 +95,8 @@ Address = Annotated[
     typer.Option(
         "--address",
         metavar="HOST:PORT",
-        help="The server; STAGEWIRE_ADDRESS, else 127.0.0.1:50051.",
+        help="The server; STAGEWIRE_ADDRESS, else 127.0.0.1:50051. How to speak to it:"
+        " `stagewire --help`.",
         rich_help_panel=PANEL,
         show_default=False,
     ),
@@ -78,13 +112,61 @@ Namespace = Annotated[
         show_default=False,
     ),
 ]
-Token = Annotated[
-    str | None,
+TokenFile = Annotated[
+    Path | None,
     typer.Option(
-        "--token",
-        metavar="TOKEN",
-        help="Who you are; better in STAGEWIRE_TOKEN than here.",
-        rich_help_panel=PANEL,
+        "--token-file",
+        metavar="FILE",
+        help="Holds the token that says who you are; else STAGEWIRE_TOKEN, STAGEWIRE_TOKEN_FILE.",
+        rich_help_panel=CONNECTION_PANEL,
+        show_default=False,
+    ),
+]
+CaFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--ca-file",
+        metavar="FILE",
+        help="Speak TLS, and trust these authorities alone; STAGEWIRE_CA_FILE.",
+        rich_help_panel=CONNECTION_PANEL,
+        show_default=False,
+    ),
+]
+CertFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--cert-file",
+        metavar="FILE",
+        help="Speak TLS, and show this certificate; STAGEWIRE_CERT_FILE.",
+        rich_help_panel=CONNECTION_PANEL,
+        show_default=False,
+    ),
+]
+KeyFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--key-file",
+        metavar="FILE",
+        help="The certificate's private key; STAGEWIRE_KEY_FILE.",
+        rich_help_panel=CONNECTION_PANEL,
+        show_default=False,
+    ),
+]
+Tls = Annotated[
+    bool | None,
+    typer.Option(
+        "--tls",
+        help="Speak TLS, as grpcs://HOST:PORT does; STAGEWIRE_TLS.",
+        rich_help_panel=CONNECTION_PANEL,
+        show_default=False,
+    ),
+]
+AllowPlaintext = Annotated[
+    bool | None,
+    typer.Option(
+        "--allow-plaintext",
+        help="Let a token go to another host in clear; STAGEWIRE_ALLOW_PLAINTEXT.",
+        rich_help_panel=CONNECTION_PANEL,
         show_default=False,
     ),
 ]
@@ -109,15 +191,45 @@ class Session(Everywhere):
         """The registry's client, connected on first use: help and usage errors import no gRPC."""
         from stagewire.client import Client
 
-        if "://" in self.address:
-            refuse("--address", f"{self.address!r} is no HOST:PORT; leave out what ends with ://")
         texts.remark_logs()
-        return Client(
-            self.address,
-            namespace=self.namespace,
-            token=self.token,
-            on_history_lost=lambda lost: texts.remark(f"warning: {lost}"),
-        )
+        with self._refusing():
+            return Client(
+                self.address,
+                namespace=self.namespace,
+                on_history_lost=lambda lost: texts.remark(f"warning: {lost}"),
+                **self._connection,
+            )
+
+    @contextmanager
+    def channel(self) -> "Iterator[grpc.Channel]":
+        """Connect for a call that is no registry's."""
+        from stagewire.client import connections
+
+        with self._refusing():
+            found = connections.settle(self.address, **self._connection)
+        with found.open() as channel:
+            yield channel
+
+    @property
+    def _connection(self) -> dict[str, Any]:
+        return {
+            "token_file": self.token_file,
+            "ca_file": self.ca_file,
+            "certificate_file": self.cert_file,
+            "key_file": self.key_file,
+            "tls": self.tls,
+            "allow_plaintext": self.allow_plaintext,
+        }
+
+    @contextmanager
+    def _refusing(self) -> Iterator[None]:
+        """Refuse as a wrong command line what can't be connected so."""
+        try:
+            yield
+        except OSError as error:
+            raise typer.BadParameter(f"{error.filename} can't be read: {error.strerror}") from error
+        except ValueError as error:
+            refuse("--address", str(error))
 
     def show(self, message: "M", view: "View[M]") -> None:
         """Print one resource or answer."""
@@ -137,12 +249,35 @@ class Session(Everywhere):
             self.client.close()
 
 
+def _unsaid(annotation: Any) -> Any:
+    """Take an option that a command's own help leaves to the root's."""
+    kind, option = get_args(annotation)
+    quiet = copy.copy(option)
+    quiet.hidden = True
+    return Annotated[kind, quiet]
+
+
+_SHARED: dict[str, Any] = {
+    "address": Address,
+    "namespace": Namespace,
+    "token_file": _unsaid(TokenFile),
+    "ca_file": _unsaid(CaFile),
+    "cert_file": _unsaid(CertFile),
+    "key_file": _unsaid(KeyFile),
+    "tls": _unsaid(Tls),
+    "allow_plaintext": _unsaid(AllowPlaintext),
+    "output": Output,
+}
+#: What commands take that ask a server, whatever they print and of whichever namespace.
+CONNECTED = tuple(option for option in _SHARED if option not in {"namespace", "output"})
+
+
 def command(
     app: typer.Typer,
     name: str,
     *,
     examples: Sequence[str] = (),
-    everywhere: Sequence[str] = ("address", "namespace", "token", "output"),
+    everywhere: Sequence[str] = tuple(_SHARED),
 ) -> Callable[[F], F]:
     """Make a function whose first parameter is the `Session` a command with these examples.
 
@@ -173,7 +308,7 @@ def command(
                 function(session, **given)
             except Exception as error:
                 if _unanswered(error):
-                    raise UnreachableError(session.address) from error
+                    raise UnreachableError(session.address, str(error)) from error
                 raise
             finally:
                 session.close()
@@ -194,14 +329,6 @@ def command(
         return function
 
     return register
-
-
-_SHARED: dict[str, Any] = {
-    "address": Address,
-    "namespace": Namespace,
-    "token": Token,
-    "output": Output,
-}
 
 
 def _unwrapped(docstring: str) -> str:

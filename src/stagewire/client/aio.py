@@ -19,13 +19,14 @@ from modelregistry.v1.watch_service_pb2_grpc import WatchServiceStub
 from modelregistry.v1.webhook_service_pb2_grpc import WebhookServiceStub
 
 from stagewire import pb
-from stagewire.client import channels, errors, interceptors, requests, statuses
+from stagewire.client import connections, errors, interceptors, requests, statuses
 from stagewire.client.follower import BACKOFF, Follower
 from stagewire.client.history import History
 from stagewire.client.watch import AsyncWatch
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+    from pathlib import Path
     from types import TracebackType
     from typing import Self
 
@@ -44,29 +45,44 @@ class AsyncClient:
         *,
         namespace: str = "",
         token: str | None = None,
+        token_file: str | Path | None = None,
+        ca_file: str | Path | None = None,
+        certificate_file: str | Path | None = None,
+        key_file: str | Path | None = None,
+        tls: bool | None = None,
+        allow_plaintext: bool | None = None,
         timeout_seconds: float = 30.0,
         on_history_lost: Callable[[errors.HistoryLost], object] | None = None,
         credentials: grpc.ChannelCredentials | None = None,
     ) -> None:
-        """Prepare the channel; it connects with the first call."""
-        self.address = channels.address_or_default(address)
+        """Prepare the channel; it connects with the first call.
+
+        Raises OSError for a file that can't be read, ValueError for what can't be connected so.
+        """
+        connection = connections.settle(
+            address,
+            token=token,
+            token_file=token_file,
+            ca_file=ca_file,
+            certificate_file=certificate_file,
+            key_file=key_file,
+            tls=tls,
+            allow_plaintext=allow_plaintext,
+            credentials=credentials,
+        )
+        self.address = connection.address
         self.namespace = namespace
         self._history = History()
         self._begun: weakref.WeakSet[AsyncWatch] = weakref.WeakSet()
-        self._metadata = interceptors.authorization(channels.token_or_default(token))
-        calls = interceptors.AsyncUnaryCalls(
-            interceptors.Outgoing(
-                self._history, namespace=namespace, on_history_lost=on_history_lost
-            ),
-            timeout_seconds=timeout_seconds,
-            metadata=self._metadata,
+        self._token = connection.token
+        outgoing = interceptors.Outgoing(
+            self._history, namespace=namespace, on_history_lost=on_history_lost
         )
-        channel = (
-            grpc.aio.insecure_channel(self.address, channels.OPTIONS, interceptors=[calls])
-            if credentials is None
-            else grpc.aio.secure_channel(
-                self.address, credentials, channels.OPTIONS, interceptors=[calls]
-            )
+        channel = connection.open_async(
+            interceptors.AsyncUnaryCalls(
+                outgoing, timeout_seconds=timeout_seconds, token=self._token
+            ),
+            interceptors.AsyncStreams(self._token),
         )
         self._channel = channel
         self.registry = RegistryServiceStub(channel)
@@ -228,7 +244,7 @@ class AsyncClient:
         """Read everything at one revision, a part at a time. Refuses as ExportRegistry."""
         request = pb.ExportRegistryRequest(namespaces=namespaces, with_log=with_log)
         try:
-            async for part in self.configuration.ExportRegistry(request, metadata=self._metadata):
+            async for part in self.configuration.ExportRegistry(request):
                 yield part
         except grpc.RpcError as error:
             raise statuses.of(error) from None
@@ -267,8 +283,7 @@ class AsyncClient:
         )
         watch = AsyncWatch(
             self.watches.Watch,
-            Follower(self._history, request, backoff=backoff),
-            metadata=self._metadata,
+            Follower(self._history, request, backoff=backoff, is_renewed=self._token.is_renewed),
             reconnect=reconnect,
         )
         self._begun.add(watch)

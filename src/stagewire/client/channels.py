@@ -1,12 +1,8 @@
-"""How the SDK connects: keepalive, balancing, and the retries that gRPC itself makes."""
+"""What every channel of the SDK has: keepalive, balancing, and the retries gRPC itself makes."""
 
 from __future__ import annotations
 
 import json
-import os
-
-#: Where a server listens unless told otherwise.
-DEFAULT_ADDRESS = "127.0.0.1:50051"
 
 # Unary calls are retried by the channel: writes carry a request_id, so a second attempt
 # returns the first one's answer. Watch is not: only its loop knows the cursor. CANCELLED is among
@@ -47,13 +43,3 @@ OPTIONS: tuple[tuple[str, str | int], ...] = (
     # A full page of versions with long tags is well above gRPC's 4 MiB.
     ("grpc.max_receive_message_length", 64 * 1024 * 1024),
 )
-
-
-def address_or_default(address: str | None) -> str:
-    """Return the address given, else STAGEWIRE_ADDRESS, else the loopback default."""
-    return address or os.environ.get("STAGEWIRE_ADDRESS") or DEFAULT_ADDRESS
-
-
-def token_or_default(token: str | None) -> str:
-    """Return the token given, else STAGEWIRE_TOKEN, else none."""
-    return token if token is not None else os.environ.get("STAGEWIRE_TOKEN", "")

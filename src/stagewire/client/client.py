@@ -19,13 +19,14 @@ from modelregistry.v1.watch_service_pb2_grpc import WatchServiceStub
 from modelregistry.v1.webhook_service_pb2_grpc import WebhookServiceStub
 
 from stagewire import pb
-from stagewire.client import channels, errors, interceptors, requests, statuses
+from stagewire.client import connections, errors, interceptors, requests, statuses
 from stagewire.client.follower import BACKOFF, Follower
 from stagewire.client.history import History
 from stagewire.client.watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
+    from pathlib import Path
     from types import TracebackType
     from typing import Self
 
@@ -42,9 +43,17 @@ class Client:
     seen, and a call ends after `timeout_seconds`. Streams are begun with `watch`, which resumes
     them, and `export`; the stubs' own are the bare calls.
 
-    `address` defaults to STAGEWIRE_ADDRESS, else 127.0.0.1:50051; `token` to STAGEWIRE_TOKEN.
-    With `credentials` the channel is TLS. When the registry lost history, the read that noticed
-    raises `HistoryLost`, or `on_history_lost` is called and the read answers.
+    Left out, everything about the connection comes from the environment: `address` from
+    STAGEWIRE_ADDRESS, else it is 127.0.0.1:50051; the token from STAGEWIRE_TOKEN, else from the
+    file that STAGEWIRE_TOKEN_FILE names, which is read again whenever it changes. TLS is spoken
+    where the address says `grpcs://HOST:PORT`, where `tls` (STAGEWIRE_TLS) says so, or a file is
+    named: `ca_file` (STAGEWIRE_CA_FILE) holds whom to trust instead of whom gRPC trusts,
+    `certificate_file` and `key_file` (STAGEWIRE_CERT_FILE, STAGEWIRE_KEY_FILE) what this client
+    shows. `credentials` replace all that. A token never goes to another host in clear, unless
+    `allow_plaintext` (STAGEWIRE_ALLOW_PLAINTEXT) says that it may.
+
+    When the registry lost history, the read that noticed raises `HistoryLost`, or
+    `on_history_lost` is called and the read answers.
     """
 
     def __init__(
@@ -53,29 +62,44 @@ class Client:
         *,
         namespace: str = "",
         token: str | None = None,
+        token_file: str | Path | None = None,
+        ca_file: str | Path | None = None,
+        certificate_file: str | Path | None = None,
+        key_file: str | Path | None = None,
+        tls: bool | None = None,
+        allow_plaintext: bool | None = None,
         timeout_seconds: float = 30.0,
         on_history_lost: Callable[[errors.HistoryLost], object] | None = None,
         credentials: grpc.ChannelCredentials | None = None,
     ) -> None:
-        """Prepare the channel; it connects with the first call."""
-        self.address = channels.address_or_default(address)
+        """Prepare the channel; it connects with the first call.
+
+        Raises OSError for a file that can't be read, ValueError for what can't be connected so.
+        """
+        connection = connections.settle(
+            address,
+            token=token,
+            token_file=token_file,
+            ca_file=ca_file,
+            certificate_file=certificate_file,
+            key_file=key_file,
+            tls=tls,
+            allow_plaintext=allow_plaintext,
+            credentials=credentials,
+        )
+        self.address = connection.address
         self.namespace = namespace
         self._history = History()
         self._begun: weakref.WeakSet[Watch] = weakref.WeakSet()
-        self._metadata = interceptors.authorization(channels.token_or_default(token))
-        self._channel = (
-            grpc.insecure_channel(self.address, channels.OPTIONS)
-            if credentials is None
-            else grpc.secure_channel(self.address, credentials, channels.OPTIONS)
-        )
+        self._token = connection.token
+        self._channel = connection.open()
         outgoing = interceptors.Outgoing(
             self._history, namespace=namespace, on_history_lost=on_history_lost
         )
         channel = grpc.intercept_channel(
             self._channel,
-            interceptors.UnaryCalls(
-                outgoing, timeout_seconds=timeout_seconds, metadata=self._metadata
-            ),
+            interceptors.UnaryCalls(outgoing, timeout_seconds=timeout_seconds, token=self._token),
+            interceptors.Streams(self._token),
         )
         self.registry = RegistryServiceStub(channel)
         self.namespaces = NamespaceServiceStub(channel)
@@ -226,7 +250,7 @@ class Client:
         """Read everything at one revision, a part at a time. Refuses as ExportRegistry."""
         request = pb.ExportRegistryRequest(namespaces=namespaces, with_log=with_log)
         try:
-            yield from self.configuration.ExportRegistry(request, metadata=self._metadata)
+            yield from self.configuration.ExportRegistry(request)
         except grpc.RpcError as error:
             raise statuses.of(error) from None
 
@@ -264,8 +288,7 @@ class Client:
         )
         watch = Watch(
             self.watches.Watch,
-            Follower(self._history, request, backoff=backoff),
-            metadata=self._metadata,
+            Follower(self._history, request, backoff=backoff, is_renewed=self._token.is_renewed),
             reconnect=reconnect,
         )
         self._begun.add(watch)

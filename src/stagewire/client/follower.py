@@ -101,11 +101,13 @@ class Follower:
         first: pb.WatchRequest,
         *,
         backoff: tenacity.wait.wait_base = BACKOFF,
+        is_renewed: bool = False,
     ) -> None:
-        """Begin where the first request says."""
+        """Begin where the first request says; `is_renewed` is the token that streams begin with."""
         self._history = history
         self._first = first
         self._backoff = backoff
+        self._is_renewed = is_renewed
         self._failures = 0
         self._position = 0
         self._era = history.mark.era
@@ -162,7 +164,7 @@ class Follower:
 
     def pause(self, failure: errors.StagewireError | None) -> float:
         """Return how many seconds to wait before the next stream; raise what waiting can't mend."""
-        if failure is not None and failure.code not in _PASSING:
+        if failure is not None and not self._passes(failure):
             raise failure
         asked = (failure.retry_after if failure is not None else None) or 0.0
         if failure is None and self._goodbye is not None:
@@ -175,6 +177,14 @@ class Follower:
         state = tenacity.RetryCallState(tenacity.Retrying(), None, (), {})
         state.attempt_number = self._failures
         return asked + self._backoff(state)
+
+    def _passes(self, failure: errors.StagewireError) -> bool:
+        """Tell whether waiting may help."""
+        if failure.code is grpc.StatusCode.UNAUTHENTICATED:
+            # Whoever was let in once and has a token that is renewed will be again: the renewed
+            # one is late. Whoever never was has the wrong one.
+            return self._is_renewed and bool(self.log_id)
+        return failure.code in _PASSING
 
     def _hello(self, hello: pb.Hello) -> None:
         if hello.log_id != self.log_id:

@@ -25,10 +25,9 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
     from stagewire.client.history import History, Mark
+    from stagewire.client.tokens import Metadata, Token
 
 _Request = TypeVar("_Request")
-
-Metadata = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,11 +190,11 @@ class _Answer:
 class UnaryCalls(grpc.UnaryUnaryClientInterceptor):
     """Sends unary calls of the synchronous client."""
 
-    def __init__(self, outgoing: Outgoing, *, timeout_seconds: float, metadata: Metadata) -> None:
-        """Keep the rules, the default deadline and what goes beside each request."""
+    def __init__(self, outgoing: Outgoing, *, timeout_seconds: float, token: Token) -> None:
+        """Keep the rules, the default deadline and who calls."""
         self._outgoing = outgoing
         self._timeout_seconds = timeout_seconds
-        self._metadata = metadata
+        self._token = token
 
     def intercept_unary_unary(
         self,
@@ -204,7 +203,7 @@ class UnaryCalls(grpc.UnaryUnaryClientInterceptor):
         request: _Request,
     ) -> Any:
         """Send one call."""
-        details = _details(client_call_details, self._timeout_seconds, self._metadata)
+        details = _details(client_call_details, self._timeout_seconds, self._token.metadata())
         return _Answer(
             self._outgoing,
             self._outgoing.prepare(request),
@@ -215,11 +214,11 @@ class UnaryCalls(grpc.UnaryUnaryClientInterceptor):
 class AsyncUnaryCalls(grpc.aio.UnaryUnaryClientInterceptor):
     """Sends unary calls of the asynchronous client."""
 
-    def __init__(self, outgoing: Outgoing, *, timeout_seconds: float, metadata: Metadata) -> None:
-        """Keep the rules, the default deadline and what goes beside each request."""
+    def __init__(self, outgoing: Outgoing, *, timeout_seconds: float, token: Token) -> None:
+        """Keep the rules, the default deadline and who calls."""
         self._outgoing = outgoing
         self._timeout_seconds = timeout_seconds
-        self._metadata = metadata
+        self._token = token
 
     async def intercept_unary_unary(
         self,
@@ -228,7 +227,7 @@ class AsyncUnaryCalls(grpc.aio.UnaryUnaryClientInterceptor):
         request: _Request,
     ) -> Any:
         """Send one call."""
-        details = _async_details(client_call_details, self._timeout_seconds, self._metadata)
+        details = _async_details(client_call_details, self._timeout_seconds, self._token.metadata())
         sent = self._outgoing.prepare(request)
         while True:
             call = await continuation(details, sent.request)
@@ -241,13 +240,44 @@ class AsyncUnaryCalls(grpc.aio.UnaryUnaryClientInterceptor):
                 return call
 
 
-def authorization(token: str) -> Metadata:
-    """Return the metadata that carries a token; none without one."""
-    return (("authorization", f"Bearer {token}"),) if token else ()
+class Streams(grpc.UnaryStreamClientInterceptor):
+    """Begins streams of the synchronous client."""
+
+    def __init__(self, token: Token) -> None:
+        """Keep who calls."""
+        self._token = token
+
+    def intercept_unary_stream(
+        self,
+        continuation: Callable[[grpc.ClientCallDetails, _Request], Any],
+        client_call_details: grpc.ClientCallDetails,
+        request: _Request,
+    ) -> Any:
+        """Begin one stream."""
+        details = _details(client_call_details, None, self._token.metadata())
+        return continuation(details, request)
+
+
+class AsyncStreams(grpc.aio.UnaryStreamClientInterceptor):
+    """Begins streams of the asynchronous client."""
+
+    def __init__(self, token: Token) -> None:
+        """Keep who calls."""
+        self._token = token
+
+    async def intercept_unary_stream(
+        self,
+        continuation: Callable[[grpc.aio.ClientCallDetails, _Request], Any],
+        client_call_details: grpc.aio.ClientCallDetails,
+        request: _Request,
+    ) -> Any:
+        """Begin one stream."""
+        details = _async_details(client_call_details, None, self._token.metadata())
+        return await continuation(details, request)
 
 
 def _details(
-    given: grpc.ClientCallDetails, timeout_seconds: float, added: Metadata
+    given: grpc.ClientCallDetails, timeout_seconds: float | None, added: Metadata
 ) -> grpc.ClientCallDetails:
     metadata = (*(given.metadata or ()), *added)
     # grpc reads these attributes only; its own class for them is private.
@@ -262,7 +292,7 @@ def _details(
 
 
 def _async_details(
-    given: grpc.aio.ClientCallDetails, timeout_seconds: float, added: Metadata
+    given: grpc.aio.ClientCallDetails, timeout_seconds: float | None, added: Metadata
 ) -> grpc.aio.ClientCallDetails:
     metadata = grpc.aio.Metadata(*(given.metadata or ()))
     for key, value in added:

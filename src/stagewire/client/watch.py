@@ -104,13 +104,11 @@ class Watch(_Followed):
         begin: Callable[..., Any],
         follower: Follower,
         *,
-        metadata: tuple[tuple[str, str], ...] = (),
         reconnect: bool = True,
     ) -> None:
         """Keep the call that begins a stream; none begins before the first event is asked for."""
         self._begin = begin
         self._follower = follower
-        self._metadata = metadata
         self._reconnect = reconnect
         self._closed = threading.Event()
         self._call: Any = None
@@ -162,7 +160,6 @@ class Watch(_Followed):
             self._follower.request(),
             timeout=STREAM_DEADLINE_SECONDS,
             wait_for_ready=True,
-            metadata=self._metadata,
         )
         self._call = call
         if self._closed.is_set():
@@ -197,13 +194,11 @@ class AsyncWatch(_Followed):
         begin: Callable[..., Any],
         follower: Follower,
         *,
-        metadata: tuple[tuple[str, str], ...] = (),
         reconnect: bool = True,
     ) -> None:
         """Keep the call that begins a stream; none begins before the first event is asked for."""
         self._begin = begin
         self._follower = follower
-        self._metadata = metadata
         self._reconnect = reconnect
         self._closed = asyncio.Event()
         self._call: Any = None
@@ -262,7 +257,6 @@ class AsyncWatch(_Followed):
             self._follower.request(),
             timeout=STREAM_DEADLINE_SECONDS,
             wait_for_ready=True,
-            metadata=self._metadata,
         )
         self._call = call
         try:

@@ -1,5 +1,7 @@
 """The plugin that makes `stagewire://HOST:PORT` an address of MLflow's registry: gRPC, no HTTP.
 
+`stagewire+tls://HOST:PORT` is the same by TLS.
+
 Above the wire it is MLflow's own REST store, below it are the endpoints that the gateway serves,
 run in this process on the SDK. So requests, answers and refusals are the same either way.
 """
@@ -39,6 +41,11 @@ if TYPE_CHECKING:
     from stagewire.mlflow.shapes import Json
 
 SCHEME = "stagewire"
+#: How the SDK spells what stands before a server's address in a registry URI.
+_SCHEMES = {SCHEME: "", f"{SCHEME}+tls": "grpcs://"}
+#: Whoever has a token for a tracking server has no reason to name it twice.
+_FALL_BACK = "MLFLOW_TRACKING_TOKEN"
+_OWN_TOKENS = ("STAGEWIRE_TOKEN", "STAGEWIRE_TOKEN_FILE")
 _BASE = "/api/2.0/mlflow"
 _ENDPOINTS = {(route.method, route.path): route.endpoint for route in ROUTES}
 
@@ -47,8 +54,9 @@ class StagewireStore(RestStore):  # type: ignore[misc]  # MLflow's own methods h
     """MLflow's registry store at `stagewire://HOST:PORT`, for any number of threads.
 
     `?namespace=NAME` names the namespace of every call; without it MLflow's active workspace does,
-    else it is `default`. The token is STAGEWIRE_TOKEN's. The connection is made with the first
-    call, and anew after a fork.
+    else it is `default`. The connection is made with the first call, and anew after a fork; the
+    environment says the rest of it as it does for the SDK, and without a token of ours
+    MLFLOW_TRACKING_TOKEN is the token.
     """
 
     def __init__(self, store_uri: str, tracking_uri: str | None = None) -> None:
@@ -118,7 +126,7 @@ class StagewireStore(RestStore):  # type: ignore[misc]  # MLflow's own methods h
         """Connect, unless this process has."""
         connected = self._connected
         if connected is None or connected[0] != os.getpid():
-            connected = self._connected = os.getpid(), Remote(Client(self._address))
+            connected = self._connected = os.getpid(), Remote(_connect(self._address))
         return connected[1]
 
 
@@ -142,6 +150,14 @@ def _raised(refusal: errors.MlflowError) -> MlflowException:
     return RestException({"error_code": refusal.code, "message": refusal.message})
 
 
+def _connect(address: str) -> Client:
+    token = None if any(map(os.environ.get, _OWN_TOKENS)) else os.environ.get(_FALL_BACK)
+    try:
+        return Client(address, token=token)
+    except (OSError, ValueError) as error:
+        raise MlflowException.invalid_parameter_value(str(error)) from error
+
+
 def _parsed(uri: str) -> tuple[str, str]:
     """Read the server's address and the namespace out of a registry URI."""
     parts = urlsplit(uri)
@@ -150,10 +166,10 @@ def _parsed(uri: str) -> tuple[str, str]:
     if not parts.netloc or parts.path.strip("/") or options or len(namespaces) > 1:
         message = (
             f"Registry URI '{uri}' can't be read; write {SCHEME}://HOST:PORT or "
-            f"{SCHEME}://HOST:PORT?namespace=NAME"
+            f"{SCHEME}://HOST:PORT?namespace=NAME, and {SCHEME}+tls:// for TLS"
         )
         raise MlflowException.invalid_parameter_value(message)
-    return parts.netloc, namespaces[0]
+    return _SCHEMES.get(parts.scheme, "") + parts.netloc, namespaces[0]
 
 
 def _no_credentials() -> Any:

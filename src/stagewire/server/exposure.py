@@ -1,20 +1,18 @@
 """Who can reach the server: beyond this host it speaks TLS and asks who calls, or says it won't.
 
-Pure checks of addresses against settings; what is not certainly this host counts as beyond it.
+Pure checks of addresses against what the settings allow.
 """
 
 from __future__ import annotations
 
-import ipaddress
 from typing import TYPE_CHECKING
+
+from stagewire import hosts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from stagewire.settings import Settings
-
-_THIS_HOST = "localhost"
-_SOCKET_FILES = ("unix:", "unix-abstract:")
 
 
 class Exposed(ValueError):
@@ -30,7 +28,7 @@ def listening(settings: Settings) -> tuple[str, str]:
 
 def reachable(addresses: Sequence[str]) -> list[str]:
     """Return those addresses that may be reached from other hosts."""
-    return [address for address in addresses if address and not _is_of_this_host(address)]
+    return [address for address in addresses if address and not hosts.is_here(address)]
 
 
 def refuse_plaintext(addresses: Sequence[str], *, encrypted: bool, allowed: bool) -> None:
@@ -53,15 +51,3 @@ def refuse_anonymous(addresses: Sequence[str], *, authenticates: bool, allowed: 
             "access control on with --auth on, listen on 127.0.0.1, or accept that everybody may "
             "do everything with --allow-anonymous"
         )
-
-
-def _is_of_this_host(address: str) -> bool:
-    if address.startswith(_SOCKET_FILES):
-        return True
-    host = address.rpartition(":")[0].strip("[]")
-    if host == _THIS_HOST:
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
