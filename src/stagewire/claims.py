@@ -49,12 +49,31 @@ class Claims:
     expires: float
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """A role for whoever's claim has this value, or has it in its list."""
+class Condition(NamedTuple):
+    """A claim that must have a value, or have it in its list."""
 
     claim: str
     value: str
+
+    @classmethod
+    def parse(cls, text: str) -> Condition:
+        """Read CLAIM=VALUE, which the first `=` divides. Raises ValueError."""
+        claim, _, value = text.partition("=")
+        if not claim or not value:
+            raise ValueError(f"{text!r} can't be read; write CLAIM=VALUE, such as hd=example.com")
+        check_claim(claim)
+        return cls(claim, value)
+
+    def holds(self, claims: Mapping[str, Any]) -> bool:
+        """Tell whether the claim has the value, letter by letter."""
+        found = find(claims, self.claim)
+        return found == self.value or (isinstance(found, list) and self.value in found)
+
+
+class Rule(NamedTuple):
+    """A role for whomever a condition holds for."""
+
+    condition: Condition
     role: Role
 
     @classmethod
@@ -63,15 +82,14 @@ class Rule:
 
         The first and the last `=` divide: values such as cn=ml,dc=example may hold others.
         """
-        claim, _, rest = text.partition("=")
-        value, _, granted = rest.rpartition("=")
+        condition, _, granted = text.rpartition("=")
         role, at, namespace = granted.partition("@")
+        claim, _, value = condition.partition("=")
         if not claim or not value or not role or (at and not namespace):
             raise ValueError(
                 f"{text!r} can't be read; write CLAIM=VALUE=ROLE or CLAIM=VALUE=ROLE@NAMESPACE,"
                 " such as groups=ml-admins=admin@*"
             )
-        check_claim(claim)
         if role not in ROLES:
             raise ValueError(f"{text!r}: there is no role {role!r}; take {', '.join(ROLES)}")
         namespace = names.namespace_or_default(namespace)
@@ -80,7 +98,7 @@ class Rule:
                 f"{text!r}: {namespace!r} can't be a namespace; it has lower-case letters, digits,"
                 " '.', '_' and '-', or is '*', which means every one"
             )
-        return cls(claim, value, Role(role, namespace))
+        return cls(Condition.parse(condition), Role(role, namespace))
 
 
 def check_claim(claim: str) -> None:
@@ -111,13 +129,20 @@ def find(claims: Mapping[str, Any], claim: str) -> Any:
 class Reading:
     """How the server reads claims: where name and groups are, and what roles follow from."""
 
-    username_claim: str
-    groups_claim: str
-    rules: tuple[Rule, ...]
+    username_claim: str = "sub"
+    groups_claim: str = "groups"
+    required: tuple[Condition, ...] = ()
+    rules: tuple[Rule, ...] = ()
 
     def read(self, claims: Mapping[str, Any], expires: float) -> Claims:
         """Say who a verified token is for. Refuses CREDENTIALS_INVALID."""
-        roles = [rule.role for rule in self.rules if _has(find(claims, rule.claim), rule.value)]
+        for condition in self.required:
+            if not condition.holds(claims):
+                raise refused(
+                    f"has a claim `{condition.claim}` that is not what this server's"
+                    " `oidc_required_claims` asks for; take an account of those it is for"
+                )
+        roles = [rule.role for rule in self.rules if rule.condition.holds(claims)]
         return Claims(PREFIX + self._name(claims), self._groups(claims), _distinct(roles), expires)
 
     def _name(self, claims: Mapping[str, Any]) -> str:
@@ -155,10 +180,6 @@ class Reading:
 def refused(what: str) -> RegistryError:
     """Build the refusal of a token: what is wrong with it, and never any of it."""
     return RegistryError("CREDENTIALS_INVALID", f"the identity provider's token {what}")
-
-
-def _has(found: Any, value: str) -> bool:
-    return found == value or (isinstance(found, list) and value in found)
 
 
 def _distinct(items: Iterable[_Item]) -> tuple[_Item, ...]:

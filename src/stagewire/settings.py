@@ -206,6 +206,11 @@ class Settings(BaseSettings):
         default="groups",
         description="the claim with the caller's groups, such as groups or /realm_access/roles",
     )
+    oidc_required_claims: list[str] = Field(
+        default_factory=list,
+        description="CLAIM=VALUE, such as repository_owner=example: tokens without it are "
+        "refused; needed with a provider that vouches for everybody, as GitHub and Google do",
+    )
     oidc_roles: list[str] = Field(
         default_factory=list,
         description="CLAIM=VALUE=ROLE or CLAIM=VALUE=ROLE@NAMESPACE, such as "
@@ -248,6 +253,13 @@ class Settings(BaseSettings):
     def _check_claim(cls, claim: str) -> str:
         claims.check_claim(claim)
         return claim
+
+    @field_validator("oidc_required_claims")
+    @classmethod
+    def _check_required(cls, conditions: list[str]) -> list[str]:
+        for condition in conditions:
+            claims.Condition.parse(condition)
+        return conditions
 
     @field_validator("oidc_roles")
     @classmethod

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stagewire import claims
-from stagewire.claims import MOST_GROUPS, Claims, Reading, Role, Rule
+from stagewire.claims import MOST_GROUPS, Claims, Condition, Reading, Role, Rule
 from stagewire.errors import RegistryError
 
 END = 2_000_000_000.0
@@ -18,7 +18,7 @@ END = 2_000_000_000.0
 def read(
     said: dict[str, Any], *rules: str, username: str = "sub", groups: str = "groups"
 ) -> Claims:
-    reading = Reading(username, groups, tuple(Rule.parse(rule) for rule in rules))
+    reading = Reading(username, groups, rules=tuple(Rule.parse(rule) for rule in rules))
     return reading.read(said, END)
 
 
@@ -139,6 +139,33 @@ def test_a_rule_gives_nothing_to_others() -> None:
     assert read({"sub": "ana"}, "team=ml=viewer", "team=None=admin").roles == ()
 
 
+def test_every_required_claim_must_be_there() -> None:
+    texts = ["hd=example.com", "team=ml", "/a/b=x=y"]
+    required = tuple(Condition.parse(text) for text in texts)
+    good = {"sub": "ana", "hd": "example.com", "team": ["ops", "ml"], "a": {"b": "x=y"}}
+    reading = Reading(required=required)
+
+    assert reading.read(good, END).subject == "oidc:ana"
+    for claim, value in (
+        ("hd", "example.org"),
+        ("hd", "EXAMPLE.com"),
+        ("hd", None),
+        ("hd", {"example.com": 1}),
+        ("team", ["ops"]),
+        ("team", "xml"),
+        ("a", {"b": "x"}),
+        ("a", "x=y"),
+    ):
+        with pytest.raises(RegistryError, match="oidc_required_claims"):
+            reading.read({**good, claim: value}, END)
+
+
+@pytest.mark.parametrize("text", ["", "hd", "hd=", "=example.com", "/a~b=x", "a\nb=x"])
+def test_a_requirement_that_means_nothing_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"can't be|JSON pointer"):
+        Condition.parse(text)
+
+
 def test_roles_add_up_in_the_order_of_the_rules() -> None:
     rules = ["t=a=viewer", "t=b=editor@risk", "u=a=viewer", "t=c=admin@*"]
 
@@ -189,6 +216,6 @@ def test_every_rule_that_is_taken_gives_its_role_to_its_value(
         assert claim.startswith("/") or not claim.isprintable()
         return
 
-    assert (rule.claim, rule.value) == (claim, value)
+    assert rule.condition == (claim, value)
     assert rule.role == Role(role, namespace[1:] or "default")
     assert claims.find({claim: value}, claim) == (None if claim.startswith("/") else value)

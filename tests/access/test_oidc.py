@@ -278,6 +278,8 @@ def test_a_changed_token_is_refused(issuer: Issuer) -> None:
         f"{header}.{payload}",
         f".{payload}.{signature}",
         f"{header}..{signature}",
+        f"{header}.{payload}\ud800.{signature}",
+        f"{header}.{payload}\u00e9.{signature}",
         f" {token}",
         f"{token}\n",
         f"{token}.{token}",
@@ -376,6 +378,14 @@ def test_names_groups_and_roles_come_from_the_claims_of_the_settings(issuer: Iss
     assert claims.subject == "oidc:Ana Lía"
     assert claims.groups == ("ops",)
     assert claims.roles == (Role("editor", "default"), Role("admin", "*"))
+
+
+def test_a_provider_that_vouches_for_everybody_is_narrowed_to_ours(issuer: Issuer) -> None:
+    verifier = issuer.verifier(oidc_required_claims=["repository_owner=example"])
+
+    assert verifier.verify(issuer.token(repository_owner="example")).subject == "oidc:ana"
+    assert "repository_owner" in refuse(verifier, issuer.token(repository_owner="others"))
+    refuse(verifier, issuer.token())
 
 
 JSON = st.recursive(

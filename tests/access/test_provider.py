@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import json
 import ssl
 import threading
 import time
 import warnings
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,7 +38,9 @@ from tests.access.issuers import (
     Answer,
     Clock,
     Issuer,
+    assemble,
     drip,
+    encode,
     make_key,
     public_jwk,
     reply,
@@ -134,9 +138,9 @@ def test_keys_that_moved_are_found_again(issuer: Issuer, clock: Clock) -> None:
     verifier.verify(issuer.token())
     moved = json.dumps({"issuer": issuer.url, "jwks_uri": f"{issuer.origin}/moved"}).encode()
     keys = json.dumps(issuer.jwks).encode()
-    issuer.answers[DISCOVERY] = lambda listener: reply(listener, 200, moved)
-    issuer.answers[JWKS] = lambda listener: reply(listener, 404)
-    issuer.answers["/moved"] = lambda listener: reply(listener, 200, keys)
+    issuer.answers[DISCOVERY] = status(200, moved)
+    issuer.answers[JWKS] = status(404)
+    issuer.answers["/moved"] = status(200, keys)
     clock.seconds = LIFETIME_SECONDS
 
     assert reason(verifier, issuer.token(exp=ALWAYS)) == "taken"
@@ -240,31 +244,39 @@ def test_one_caller_asks_and_the_others_take_the_old_keys(issuer: Issuer, clock:
     assert issuer.asked == [DISCOVERY, JWKS]
 
 
+def status(number: int, body: bytes = b"") -> Answer:
+    return lambda listener: reply(listener, number, body)
+
+
 def text(body: str) -> Answer:
-    return lambda listener: reply(listener, 200, body.encode())
+    return status(200, body.encode())
 
 
 def discovery(**said: Any) -> Answer:
     return text(json.dumps(said))
 
 
-BROKEN: dict[str, tuple[str, Any]] = {
-    "no such page": (DISCOVERY, lambda listener: reply(listener, 404)),
-    "a fault": (JWKS, lambda listener: reply(listener, 500, b'{"keys": []}')),
-    "no JSON": (JWKS, text("<html>")),
-    "no object": (JWKS, text("[]")),
-    "no UTF": (JWKS, lambda listener: reply(listener, 200, b"\xff\xfe\xfa")),
-    "too deep": (JWKS, text("[" * 100_000)),
-    "too long": (JWKS, text('{"keys": [' + " " * MOST_BYTES + "]}")),
-    "no keys": (JWKS, text('{"keys": []}')),
-    "keys of no list": (JWKS, text('{"keys": {"kid": "one"}}')),
-    "no list of keys": (JWKS, text('{"keys": ["one", null, 5, {}, {"kty": []}]}')),
-    "another issuer": (
-        DISCOVERY,
-        discovery(issuer="https://evil.example", jwks_uri="https://evil.example/keys"),
-    ),
-    "no issuer": (DISCOVERY, discovery(jwks_uri="https://evil.example/keys")),
-    "no address": (DISCOVERY, text("{}")),
+def issued_by(issuer: Issuer, name: object) -> Answer:
+    """Answer as ever, but with another name for itself."""
+    return discovery(issuer=name, jwks_uri=f"{issuer.origin}{JWKS}")
+
+
+BROKEN: dict[str, tuple[str, Callable[[Issuer], Answer]]] = {
+    "no such page": (DISCOVERY, lambda _: status(404)),
+    "a fault": (JWKS, lambda issuer: status(500, json.dumps(issuer.jwks).encode())),
+    "no JSON": (JWKS, lambda _: text("<html>")),
+    "no object": (JWKS, lambda issuer: text(json.dumps([issuer.jwks]))),
+    "no UTF": (JWKS, lambda _: status(200, b"\xff\xfe\xfa")),
+    "too deep": (JWKS, lambda _: text("[" * 100_000)),
+    "too long": (JWKS, lambda issuer: text(json.dumps(issuer.jwks) + " " * MOST_BYTES)),
+    "no keys": (JWKS, lambda _: text('{"keys": []}')),
+    "keys of no list": (JWKS, lambda issuer: text(json.dumps({"keys": issuer.jwks}))),
+    "no list of keys": (JWKS, lambda _: text('{"keys": ["one", null, 5, {}, {"kty": []}]}')),
+    "another issuer": (DISCOVERY, lambda issuer: issued_by(issuer, "https://evil.example")),
+    "nearly the issuer": (DISCOVERY, lambda issuer: issued_by(issuer, f"{issuer.url}/")),
+    "several issuers": (DISCOVERY, lambda issuer: issued_by(issuer, [issuer.url])),
+    "no issuer": (DISCOVERY, lambda issuer: issued_by(issuer, None)),
+    "no address": (DISCOVERY, lambda issuer: discovery(issuer=issuer.url)),
 }
 
 
@@ -272,7 +284,7 @@ BROKEN: dict[str, tuple[str, Any]] = {
 def test_a_provider_that_makes_no_sense_is_not_available(kind: str) -> None:
     with Issuer() as issuer:
         path, answer = BROKEN[kind]
-        issuer.answers[path] = answer
+        issuer.answers[path] = answer(issuer)
 
         assert reason(issuer.verifier(), issuer.token()) == "IDENTITY_PROVIDER_UNAVAILABLE"
 
@@ -384,6 +396,17 @@ def test_whatever_a_key_is_it_spoils_no_other(algorithm: str, changes: dict[str,
         kids = [key.jwk.kid for key in provider._read_keys({"keys": [strange, good]})]
 
     assert kids[-1] == "good"
+
+
+def test_zeros_do_not_make_a_short_key_long(issuer: Issuer) -> None:
+    short = make_key("short")
+    published = public_jwk(short, kid="short")
+    padded = encode(bytes(128) + base64.urlsafe_b64decode(published["n"] + "=="))
+    issuer.more_keys.append({**published, "n": padded})
+    token = assemble({"alg": "RS256", "kid": "short"}, issuer.claims(), short, "RS256")
+
+    with pytest.warns(SecurityWarning):
+        assert reason(issuer.verifier(), token) == "CREDENTIALS_INVALID"
 
 
 def test_two_keys_of_one_name_are_told_apart_by_what_they_are_for(issuer: Issuer) -> None:

@@ -20,7 +20,7 @@ from joserfc.errors import ExpiredTokenError, InvalidClaimError, JoseError, Miss
 from joserfc.jwt import JWTClaimsRegistry
 
 from stagewire.access.provider import LIFETIME_SECONDS, Provider
-from stagewire.claims import Claims, Reading, Rule, refused
+from stagewire.claims import Claims, Condition, Reading, Rule, refused
 from stagewire.errors import RegistryError
 from stagewire.store.database import StartRefusal
 
@@ -106,6 +106,7 @@ class Verifier:
         self._reading = Reading(
             settings.oidc_username_claim,
             settings.oidc_groups_claim,
+            tuple(Condition.parse(claim) for claim in settings.oidc_required_claims),
             tuple(Rule.parse(rule) for rule in settings.oidc_roles),
         )
         self._signatures = _Signatures(
