@@ -152,10 +152,8 @@ class Reading:
             raise refused(f"has no claim `{claim}`, from which this server takes names")
         _check_name(name, claim, _NAME_LENGTH)
         # Whoever may choose an address of their own must not choose somebody else's.
-        if claim.lstrip("/") == "email" and claims.get("email_verified", True) not in (
-            True,
-            "true",
-        ):
+        verified = claims.get("email_verified", True) in (True, "true")
+        if claim.lstrip("/") == "email" and not verified:
             raise refused("has an address that the provider has not verified; verify it there")
         return str(name)
 
