@@ -52,7 +52,7 @@ class ServerProcess:
         **settings: object,
     ) -> None:
         self.address = f"{host}:{free_port()}"
-        self._inside = inside
+        self.inside = inside
         self.database_url = database_url
         self._log = log
         self._environment = {
@@ -91,7 +91,7 @@ class ServerProcess:
 
     def launch(self, *, failpoints: str = "") -> None:
         """Start it, and wait for nothing."""
-        command = [*self._inside, sys.executable, "-m", "stagewire.cli.main", "serve"]
+        command = [*self.inside, sys.executable, "-m", "stagewire.cli.main", "serve"]
         command += ["--database-url", self.database_url, "--grpc-address", self.address]
         environment = {**self._environment, "STAGEWIRE_FAILPOINTS": failpoints}
         self.serving = False
