@@ -23,6 +23,9 @@ KINDS_OF_SUBJECT = ("oidc:", "cert:", "group:")
 ALIAS_MAX_LENGTH = 255
 #: The protos give a version number 32 bits.
 NUMBER_MAX = 2**31 - 1
+#: No spelling of a name that can be kept is longer: decomposed, a character is four at most, and
+#: folded three. Normalising takes time that grows with the square of what marks are in a text.
+_LONGEST_SPELLING = 4 * 3 * MODEL_MAX_LENGTH
 #: How much of a refused name is repeated in the refusal.
 _QUOTED_LENGTH = 60
 
@@ -53,7 +56,7 @@ def canonical_model(name: str, field: str = "model.name") -> str:
 
 def lookup_model(name: str) -> str:
     """Return the spelling under which a model of this name would be kept; refuses nothing."""
-    return unicodedata.normalize("NFC", name)
+    return name if len(name) > _LONGEST_SPELLING else unicodedata.normalize("NFC", name)
 
 
 def canonical_stage(name: str, field: str) -> str:
@@ -70,6 +73,8 @@ def canonical_stage(name: str, field: str) -> str:
 
 def stage_key(name: str) -> str:
     """Return what two spellings of one stage have in common, whatever their letter case."""
+    if len(name) > _LONGEST_SPELLING:
+        return name
     # Decomposed before folding, as Unicode's canonical caseless matching does: folding a
     # composed letter can leave marks in another order than folding its parts.
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold())

@@ -152,6 +152,9 @@ class Target:
         if Path(path) == self._spool or _SPOOLED.fullmatch(os.path.relpath(path, self._spool)):
             return True
         resolved = str(Path(path).resolve())
+        if resolved == str(HERE):
+            # Where it was started, and so where Python looks for modules, too.
+            return True
         return resolved.startswith(_CODE) and (resolved.endswith(_CODES) or Path(resolved).is_dir())
 
     def leaks(self, answer: bytes) -> list[str]:

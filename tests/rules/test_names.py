@@ -68,6 +68,24 @@ def test_a_canonical_name_is_its_own_canonical_form(name: str) -> None:
     assert names.canonical_model(canonical) == canonical == names.lookup_model(canonical)
 
 
+def test_the_longest_spelling_of_a_name_is_still_that_name() -> None:
+    # One character that is four when decomposed, and one that is three when folded.
+    longest = "\u1f82" * names.MODEL_MAX_LENGTH
+    stage = "\u1f82\u0390" * (names.STAGE_MAX_LENGTH // 2)
+
+    assert names.lookup_model(unicodedata.normalize("NFD", longest)) == longest
+    decomposed = unicodedata.normalize("NFD", unicodedata.normalize("NFD", stage).casefold())
+    assert names.stage_key(decomposed) == names.stage_key(stage)
+
+
+def test_what_is_longer_than_any_name_is_left_as_it_is() -> None:
+    # Putting a million marks into order would take the interpreter for minutes.
+    endless = "a" + "\u0315\u0300" * 500_000
+
+    assert names.lookup_model(endless) == endless
+    assert names.stage_key(endless) == endless
+
+
 @given(st.text())
 def test_letter_case_and_composition_do_not_change_a_stage_key(name: str) -> None:
     key = names.stage_key(name)
