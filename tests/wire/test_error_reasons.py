@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import json
 import shutil
 import threading
 import time
@@ -17,12 +19,12 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from modelregistry.v1.watch_service_pb2_grpc import WatchServiceStub
 
 from stagewire import pb
-from stagewire.callers import Caller
 from stagewire.client import Client, errors, statuses
 from stagewire.errors import CODES
 from stagewire.server import interceptors
 from stagewire.store import postgresql
 from tests.factories import eventually, sql
+from tests.guarded import GuardedServer
 from tests.servers import RunningServer
 from tests.wire.streams import Stream
 
@@ -419,9 +421,8 @@ def _(scene: Scene) -> None:
 @case("DEADLINE_PASSED")
 def _(scene: Scene) -> None:
     # A client's own clock ends a call before the server can say so; this caller has none.
-    past = Caller(deadline=time.monotonic() - 1)
     monkeypatch = scene.request.getfixturevalue("monkeypatch")
-    monkeypatch.setattr(interceptors, "_caller", lambda _context, _now: past)
+    monkeypatch.setattr(interceptors, "_deadline", lambda _context, now: now - 1)
     create_model(scene.client)
 
 
@@ -576,6 +577,89 @@ def writer_held(server: RunningServer) -> Iterator[None]:
         thread.join()
 
 
+def guarded(scene: Scene, **settings: Any) -> tuple[GuardedServer, Client]:
+    """Start a server that asks who calls, and give its admin."""
+    folder = Path(scene.request.getfixturevalue("tmp_path"))
+    server = scene.stack.enter_context(GuardedServer(scene.url, folder, **settings))
+    return server, come(scene, server, server.secret)
+
+
+def come(scene: Scene, server: RunningServer, token: str) -> Client:
+    """Call a server with a token."""
+    return scene.stack.enter_context(Client(server.address, token=token))
+
+
+def head(client: Client) -> None:
+    client.watches.GetHead(pb.GetHeadRequest())
+
+
+@case("CREDENTIALS_MISSING")
+def _(scene: Scene) -> None:
+    server, _ = guarded(scene)
+    head(come(scene, server, ""))
+
+
+@case("CREDENTIALS_INVALID")
+def _(scene: Scene) -> None:
+    server, _ = guarded(scene)
+    head(come(scene, server, "sw_0123456789abcdef_wrong"))
+
+
+@case("CREDENTIALS_EXPIRED")
+def _(scene: Scene) -> None:
+    server, admin = guarded(scene)
+    token = pb.Token(subject="alice")
+    token.expire_time.FromNanoseconds(time.time_ns() + 500_000_000)
+    made = admin.access.CreateToken(pb.CreateTokenRequest(token=token))
+    alice = come(scene, server, made.secret)
+    for _ in range(100):
+        head(alice)
+        time.sleep(0.02)
+
+
+@case("IDENTITY_PROVIDER_UNAVAILABLE")
+def _(scene: Scene) -> None:
+    nowhere = "http://127.0.0.1:9"
+    server, _ = guarded(scene, oidc_issuer=nowhere, oidc_audience="registry")
+    said = ({"alg": "RS256", "kid": "a"}, {"iss": nowhere, "aud": "registry"})
+    parts = [base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=") for part in said]
+    head(come(scene, server, b".".join([*parts, b"AAAA"]).decode()))
+
+
+@case("PERMISSION_DENIED")
+def _(scene: Scene) -> None:
+    server, admin = guarded(scene)
+    viewer = pb.Grant(subject="alice", scope=pb.Scope(role=pb.ROLE_VIEWER))
+    admin.access.CreateGrant(pb.CreateGrantRequest(grant=viewer))
+    token = pb.CreateTokenRequest(token=pb.Token(subject="alice"))
+    made = admin.access.CreateToken(token)
+    come(scene, server, made.secret).registry.DeleteModel(pb.DeleteModelRequest(model="churn"))
+
+
+@case("TOKEN_NOT_FOUND")
+def _(scene: Scene) -> None:
+    scene.client.access.RevokeToken(pb.RevokeTokenRequest(id="none"))
+
+
+@case("GRANT_NOT_FOUND")
+def _(scene: Scene) -> None:
+    scene.client.access.DeleteGrant(pb.DeleteGrantRequest(id="none"))
+
+
+@case("SECRET_SHOWN_ONCE")
+def _(scene: Scene) -> None:
+    for _ in range(2):
+        request = pb.CreateTokenRequest(token=pb.Token(subject="alice"), request_id="one")
+        scene.client.access.CreateToken(request)
+
+
+@case("LAST_ADMIN")
+def _(scene: Scene) -> None:
+    _, admin = guarded(scene)
+    (root,) = admin.access.ListGrants(pb.ListGrantsRequest()).grants
+    admin.access.DeleteGrant(pb.DeleteGrantRequest(id=root.id))
+
+
 @pytest.fixture
 def scene(sqlite_url: str, request: pytest.FixtureRequest) -> Iterator[Scene]:
     with contextlib.ExitStack() as stack:
@@ -600,6 +684,8 @@ METADATA = {
     "REVISION_MISMATCH": {"current_revision"},
     "RENAMED": {"model"},
     "ALIAS_EXISTS": {"version"},
+    "SECRET_SHOWN_ONCE": {"token_id"},
+    "PERMISSION_DENIED": {"subject", "role", "namespace", "model", "stage", "alias"},
     **{reason: {"log_id", "head"} for reason in (*POSITIONS, "FILTER_CHANGED")},
 }
 

@@ -29,7 +29,6 @@ from stagewire.service.tail import not_fresh
 if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Executor
-    from datetime import datetime
 
     from stagewire.access.directory import Directory
     from stagewire.access.ledger import Ledger
@@ -57,8 +56,8 @@ class Shown(Protocol):
         """`cert:` and the name in it."""
 
     @property
-    def expire_time(self) -> datetime:
-        """When it ends."""
+    def expires(self) -> float:
+        """When it ends, in seconds since 1970."""
 
 
 class Credentials(NamedTuple):
@@ -174,8 +173,9 @@ class Gate:
         return self._with_rights(replace(caller, given=given))
 
     def _by_certificate(self, shown: Shown) -> Caller:
-        expires = shown.expire_time.timestamp()
-        return self._with_rights(Caller(name=shown.name, method=_CERTIFICATE, expires=expires))
+        return self._with_rights(
+            Caller(name=shown.name, method=_CERTIFICATE, expires=shown.expires)
+        )
 
     def _with_rights(
         self, caller: Caller, *, narrowed_to: frozenset[Scope] | None = None

@@ -104,13 +104,16 @@ def _expiry(tx: Tx, wanted: pb.Token) -> int:
 
 def shown_once(answer: pb.CreateTokenResponse) -> errors.RegistryError:
     """Build the refusal of a repeated call: the first one's answer had the secret."""
+    id_ = answer.token.id
+    text = (
+        f"this call made token {id_!r} already, and the secret was in its answer alone; revoke "
+        "that token and make another"
+    )
     return errors.RegistryError(
         "SECRET_SHOWN_ONCE",
-        f"this call made token {answer.token.id!r} already, and the secret was in its answer "
-        "alone; revoke that token and make another",
-        resource_type="token",
-        resource_name=answer.token.id,
-        metadata={"token_id": answer.token.id},
+        text,
+        preconditions=[errors.PreconditionViolation("SECRET_SHOWN_ONCE", id_, text)],
+        metadata={"token_id": id_},
     )
 
 
