@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from stagewire import pb
+from stagewire.rights import EVERYTHING
 from stagewire.service import watching
 from stagewire.service.tail import Filter
 from stagewire.service.watching import Beginnings
@@ -27,7 +28,7 @@ async def test_a_watch_that_comes_just_as_the_last_worker_ends_is_judged_too(
     with ThreadPoolExecutor(1) as pool:
         beginnings = Beginnings(registry.database, pool)
         async with asyncio.timeout(10):
-            first = await beginnings.begin(request, filter_)
-            second = await beginnings.begin(request, filter_)
+            first = await beginnings.begin(request, filter_, EVERYTHING)
+            second = await beginnings.begin(request, filter_, EVERYTHING)
 
     assert second.session > first.session

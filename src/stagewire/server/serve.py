@@ -138,8 +138,9 @@ class Server:
             ),
             most=settings.max_watches,
             most_starting=settings.max_starting_watches,
+            gate=self.gate,
         )
-        self.exports = Exports(self.registry, self.stream_pool)
+        self.exports = Exports(self.registry, self.stream_pool, self.gate)
         self.admission = interceptors.Admission(settings.max_pending_calls)
         self.health = health.aio.HealthServicer()
         self.server = grpc.aio.server(options=GRPC_OPTIONS)
@@ -214,7 +215,7 @@ class Server:
             if service.full_name == _WATCH_SERVICE:
                 handlers["Watch"] = watch_handler(self.watches, self.gate)
             if service.full_name == _CONFIGURATION_SERVICE:
-                handlers["ExportRegistry"] = self.exports.handler(self.gate)
+                handlers["ExportRegistry"] = self.exports.handler()
             generic = grpc.method_handlers_generic_handler(service.full_name, handlers)
             self.server.add_generic_rpc_handlers((generic,))
             names.append(service.full_name)

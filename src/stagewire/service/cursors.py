@@ -13,12 +13,11 @@ import uuid
 from dataclasses import dataclass
 
 from stagewire import errors
+from stagewire.rights import EVERYTHING
 
 _FORMAT = 1
 _LAYOUT = struct.Struct(">B16sq8s8s8s")
 _CHECKSUM_BYTES = 4
-# With access control off everybody sees everything, whoever they are.
-EVERYTHING_VISIBLE = hashlib.sha256(b"all").digest()[:8]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +28,7 @@ class Cursor:
     revision: int
     chain: bytes
     filter_digest: bytes
-    epoch: bytes = EVERYTHING_VISIBLE
+    epoch: bytes = EVERYTHING.epoch
 
     def encode(self) -> bytes:
         """Make the bytes that a client keeps."""

@@ -7,19 +7,20 @@ import hashlib
 import os
 import tempfile
 import time
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import sqlalchemy as sa
 
 from stagewire import names, pb
 from stagewire.service import messages, models, states
 from stagewire.service.tail import history_changed
-from stagewire.store import events, patterns, schema
+from stagewire.store import events, patterns, schema, visibility
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from concurrent.futures import Executor
 
+    from stagewire.rights import Rights
     from stagewire.service.tail import Filter
     from stagewire.store.database import Database
     from stagewire.store.transactions import Tx
@@ -96,6 +97,13 @@ class Snapshot:
             )
 
 
+class _Sharing(NamedTuple):
+    """Whose watches share a snapshot: they ask for the same, and may see the same."""
+
+    filter_digest: bytes
+    epoch: bytes
+
+
 class Snapshots:
     """Builds snapshots, few at a time, and lets those who ask for the same one share it."""
 
@@ -104,54 +112,59 @@ class Snapshots:
         self.database = database
         self.executor = executor
         self._builders = asyncio.Semaphore(BUILDERS)
-        self._shared: dict[bytes, tuple[float, asyncio.Future[Snapshot]]] = {}
+        self._shared: dict[_Sharing, tuple[float, asyncio.Future[Snapshot]]] = {}
 
-    async def get(self, filter_: Filter, *, at_least: int = 0) -> Snapshot:
-        """Give a snapshot under a filter at a revision not below `at_least`.
+    async def get(self, filter_: Filter, rights: Rights, *, at_least: int = 0) -> Snapshot:
+        """Give a snapshot of what matches and may be seen, at a revision not below `at_least`.
 
         Refuses DATABASE_UNAVAILABLE when the log no longer reaches that far.
         """
         now = time.monotonic()
-        for digest in [d for d, (since, _) in self._shared.items() if now - since > SHARED_SECONDS]:
-            del self._shared[digest]
+        for old in [k for k, (since, _) in self._shared.items() if now - since > SHARED_SECONDS]:
+            del self._shared[old]
         tried = None
-        while (found := self._shared.get(filter_.digest)) is not tried and found is not None:
+        sharing = _Sharing(filter_.digest, rights.epoch)
+        while (found := self._shared.get(sharing)) is not tried and found is not None:
             snapshot = await asyncio.shield(found[1])
             if snapshot.revision >= at_least and await self._read(snapshot.holds):
                 return snapshot
             # While this one was awaited somebody else may have begun a newer one.
             tried = found
-        snapshot = await asyncio.shield(self._begin(filter_))
+        snapshot = await asyncio.shield(self._begin(sharing, filter_, rights))
         if snapshot.revision < at_least:
             raise history_changed()
         return snapshot
 
-    def _begin(self, filter_: Filter) -> asyncio.Future[Snapshot]:
-        future = asyncio.ensure_future(self._build(filter_))
-        shared = self._shared[filter_.digest] = (time.monotonic(), future)
+    def _begin(
+        self, sharing: _Sharing, filter_: Filter, rights: Rights
+    ) -> asyncio.Future[Snapshot]:
+        future = asyncio.ensure_future(self._build(filter_, rights))
+        shared = self._shared[sharing] = (time.monotonic(), future)
 
         def forget_failed(done: asyncio.Future[Snapshot]) -> None:
             failed = done.cancelled() or done.exception() is not None
-            if failed and self._shared.get(filter_.digest) is shared:
-                del self._shared[filter_.digest]
+            if failed and self._shared.get(sharing) is shared:
+                del self._shared[sharing]
 
         future.add_done_callback(forget_failed)
         return future
 
-    async def _build(self, filter_: Filter) -> Snapshot:
+    async def _build(self, filter_: Filter, rights: Rights) -> Snapshot:
         async with self._builders:
-            return await self._read(lambda tx: build(tx, filter_))
+            return await self._read(lambda tx: build(tx, filter_, rights))
 
     async def _read(self, work: Callable[[Tx], T]) -> T:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self.executor, self.database.read, work)
 
 
-def build(tx: Tx, filter_: Filter) -> Snapshot:
-    """Read everything that matches a filter, at one revision."""
+def build(tx: Tx, filter_: Filter, rights: Rights) -> Snapshot:
+    """Read everything that matches a filter and may be seen, at one revision."""
     snapshot = Snapshot(tx.log_id, tx.head, tx.head_hash[:8])
     spaces = tx.rows(sa.select(schema.Namespace).order_by(schema.Namespace.name))
-    spaces = [s for s in spaces if filter_.namespaces & {s.name, "*"}]
+    spaces = [
+        s for s in spaces if filter_.namespaces & {s.name, "*"} and rights.sees_namespace(s.name)
+    ]
     named = bool(filter_.models or filter_.prefix)
     for space in spaces:
         if not named and not filter_.stages:
@@ -161,7 +174,7 @@ def build(tx: Tx, filter_: Filter) -> Snapshot:
         for row in tx.rows(stages.order_by(schema.Stage.position, schema.Stage.key)):
             if not filter_.stages or row.key in filter_.stages:
                 snapshot.add(_item(stage=messages.stage(tx, row)))
-    wanted = _models([space.name for space in spaces], filter_)
+    wanted = _models([space.name for space in spaces], filter_, rights)
     if not filter_.stages:
         for row in tx.rows(wanted.order_by(schema.Model.id)):
             snapshot.add(_item(model=messages.model(tx, row, models.tags(tx, row.id))))
@@ -180,9 +193,9 @@ def _item(primaries: Any = (), **resource: Any) -> pb.SnapshotItem:
     return item
 
 
-def _models(spaces: list[str], filter_: Filter) -> sa.Select[Any]:
+def _models(spaces: list[str], filter_: Filter, rights: Rights) -> sa.Select[Any]:
     statement = sa.select(schema.Model).where(
-        schema.Model.namespace.in_(spaces), schema.Model.deleted.is_(False)
+        visibility.models_of(rights, spaces), schema.Model.deleted.is_(False)
     )
     if filter_.models:
         statement = statement.where(schema.Model.name.in_(sorted(filter_.models)))

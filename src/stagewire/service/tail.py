@@ -44,7 +44,8 @@ MOST_IN_RING = 100_000
 _READ_BACK = 1000
 # Watchers that fell behind the ring read the log themselves, so few at a time.
 CATCH_UP_READERS = 4
-_ENTERING = (pb.CHANGE_KIND_MODEL_RENAMED, pb.CHANGE_KIND_MODEL_UNDELETED)
+#: Kinds by which a model comes, with all that it holds, where it was not before.
+ENTERING = (pb.CHANGE_KIND_MODEL_RENAMED, pb.CHANGE_KIND_MODEL_UNDELETED)
 
 _HEAD = sa.select(schema.LogHead)
 _AFTER = (
@@ -107,13 +108,15 @@ class Entry:
     """One revision of the log, ready to be sent to anybody.
 
     `before` and `chain` begin the chain hashes of the revision before it and of its own: whoever
-    goes on from a place elsewhere proves by them that both mean the same history.
+    goes on from a place elsewhere proves by them that both mean the same history. `bare` is the
+    header for whoever may not see all of it: it does not say who did it, and why.
     """
 
     revision: int
     before: bytes
     chain: bytes
     header: bytes
+    bare: bytes
     slices: tuple[Slice, ...]
     size: int
 
@@ -166,13 +169,16 @@ class Filter:
         return not self.stages or not self.stages.isdisjoint(keys.stages)
 
     def select(self, entry: Entry) -> tuple[list[bytes], bool]:
-        """Pick what to send of a revision, and say whether a model entered whole."""
+        """Pick what to send of a revision, and say whether a model entered whole.
+
+        For who may see everything; `views.select` picks for others.
+        """
         chosen: list[bytes] = []
         for slice_ in entry.slices:
             if self.kinds and slice_.kind not in self.kinds:
                 continue
             if self.matches(slice_.after):
-                if slice_.kind in _ENTERING and not self.matches(slice_.before):
+                if slice_.kind in ENTERING and not self.matches(slice_.before):
                     return [], True
                 chosen.append(slice_.full)
             elif self.matches(slice_.before):
@@ -607,47 +613,46 @@ def entry(row: Any, before: bytes) -> Entry:
     """
     payload = pb.EventPayload()
     payload.ParseFromString(row.payload)
-    header = pb.Transaction(
-        revision=row.revision,
-        actor=payload.actor,
-        request_id=payload.request_id,
-        reason=payload.reason,
-    )
+    header = pb.Transaction(revision=row.revision)
     header.commit_time.FromMicroseconds(row.commit_time)
+    bare = header.SerializeToString()
+    header.actor, header.request_id = payload.actor, payload.request_id
+    header.reason = payload.reason
+    whole = header.SerializeToString()
     slices = tuple(_slice(record) for record in payload.records)
-    size = sum(len(s.full) + len(s.left) + 200 for s in slices) + 500
-    return Entry(
-        row.revision, before[:8], row.chain_hash[:8], header.SerializeToString(), slices, size
-    )
+    size = sum(len(s.full) + len(s.left) + 200 for s in slices) + 600
+    return Entry(row.revision, before[:8], row.chain_hash[:8], whole, bare, slices, size)
 
 
 def _slice(record: pb.ChangeRecord) -> Slice:
     change = record.change
     before = record.before if record.HasField("before") else None
-    left = b""
+    gone = b""
     if before is not None:
-        model = before.models[0] if before.models else change.model
-        left = pb.Transaction(
-            changes=[
-                pb.Change(
-                    kind=change.kind,
-                    delivery=pb.CHANGE_DELIVERY_LEFT,
-                    namespace=before.namespace,
-                    model=model,
-                    model_id=change.model_id,
-                    version=change.version,
-                    stage=change.stage,
-                    left_stages=before.stages,
-                )
-            ]
-        ).SerializeToString()
+        gone = pb.Transaction(changes=[left(change, before)]).SerializeToString()
     return Slice(
         change.kind,
         change.model_id,
         _keys(before),
         _keys(record.after if record.HasField("after") else None),
         pb.Transaction(changes=[change]).SerializeToString(),
-        left,
+        gone,
+    )
+
+
+def left(change: pb.Change, before: pb.MatchKeys) -> pb.Change:
+    """Say of a change only that what it was before is no more."""
+    return pb.Change(
+        kind=change.kind,
+        delivery=pb.CHANGE_DELIVERY_LEFT,
+        namespace=before.namespace,
+        model=before.models[0] if before.models else change.model,
+        model_id=change.model_id,
+        version=change.version,
+        stage=change.stage,
+        webhook_id=change.webhook_id,
+        access_id=change.access_id,
+        left_stages=before.stages,
     )
 
 
@@ -658,9 +663,9 @@ def _keys(keys: pb.MatchKeys | None) -> Keys | None:
     return Keys(keys.namespace, tuple(keys.models), stages)
 
 
-def transaction(chosen: Entry, cursor: bytes, slices: list[bytes]) -> bytes:
+def transaction(header: bytes, cursor: bytes, slices: list[bytes]) -> bytes:
     """Join header, cursor and slices into one WatchResponse; serialised messages concatenate."""
-    body = b"".join((chosen.header, _CURSOR_TAG, _varint(len(cursor)), cursor, *slices))
+    body = b"".join((header, _CURSOR_TAG, _varint(len(cursor)), cursor, *slices))
     return b"".join((_TRANSACTION_TAG, _varint(len(body)), body))
 
 

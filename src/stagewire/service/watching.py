@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from concurrent.futures import Executor
 
+    from stagewire.rights import Rights
     from stagewire.service.tail import Filter
     from stagewire.store.database import Database
     from stagewire.store.transactions import Tx
@@ -48,6 +49,10 @@ _RESETS = {
         "FILTER_CHANGED",
         "the cursor was made under another filter; keep the filter, or start with a snapshot",
     ),
+    pb.SNAPSHOT_REASON_PERMISSIONS_CHANGED: (
+        "PERMISSIONS_CHANGED",
+        "what you may see is not what it was when the cursor was made; start with a snapshot",
+    ),
 }
 
 
@@ -77,10 +82,13 @@ class Beginnings:
         self._waiting: deque[_Arrival] = deque()
         self._workers: set[asyncio.Task[None]] = set()
 
-    async def begin(self, request: pb.WatchRequest, filter_: Filter) -> Start:
-        """Judge where a watch begins, and number the stream among its agent's streams."""
+    async def begin(self, request: pb.WatchRequest, filter_: Filter, rights: Rights) -> Start:
+        """Judge where a watch begins, and number the stream among its agent's streams.
+
+        Whether the caller may watch what it asks for was judged before.
+        """
         future: asyncio.Future[Start] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Arrival(request, filter_, future))
+        self._waiting.append(_Arrival(request, filter_, rights.epoch, future))
         if len(self._workers) < WORKERS:
             self._workers.add(asyncio.create_task(self._work()))
         return await future
@@ -119,7 +127,7 @@ class Beginnings:
     def _judge(self, batch: Sequence[_Arrival]) -> Sequence[Start | errors.RegistryError]:
         def work(tx: Tx) -> list[Start | errors.RegistryError]:
             judge = _Judge(tx)
-            return [judge.judge(arrival.request, arrival.filter) for arrival in batch]
+            return [judge.judge(arrival) for arrival in batch]
 
         found = self._database.read(work)
         admitted = sum(isinstance(start, Start) for start in found)
@@ -137,6 +145,7 @@ class _Arrival:
 
     request: pb.WatchRequest
     filter: Filter
+    epoch: bytes
     future: asyncio.Future[Start]
 
 
@@ -149,15 +158,16 @@ class _Judge:
         self._spaces: set[str] = set()
         self._chains: dict[int, bytes | None] = {}
 
-    def judge(self, request: pb.WatchRequest, filter_: Filter) -> Start | errors.RegistryError:
+    def judge(self, arrival: _Arrival) -> Start | errors.RegistryError:
         """Say where a watch begins, or why it can't."""
         try:
-            return self._start(request, filter_)
+            return self._start(arrival)
         except errors.RegistryError as error:
             return error
 
-    def _start(self, request: pb.WatchRequest, filter_: Filter) -> Start:
-        for space in sorted(filter_.namespaces - {"*"} - self._spaces):
+    def _start(self, arrival: _Arrival) -> Start:
+        request = arrival.request
+        for space in sorted(arrival.filter.namespaces - {"*"} - self._spaces):
             lookup.namespace(self._tx, space)
             self._spaces.add(space)
         top = self._top
@@ -166,7 +176,7 @@ class _Judge:
             if request.start:
                 raise errors.invalid("start", "give either cursor or start, not both")
             cursor = cursors.decode(request.cursor)
-            reason = self._reset(cursor, filter_)
+            reason = self._reset(cursor, arrival)
             if reason is None:
                 return Start(*here, cursor.revision, cursor.chain)
             if not request.snapshot_on_reset:
@@ -180,7 +190,10 @@ class _Judge:
             return Start(*here, top.revision, top.head_hash[:8])
         return Start(*here, top.revision, top.head_hash[:8], pb.SNAPSHOT_REASON_REQUESTED)
 
-    def _reset(self, cursor: cursors.Cursor, filter_: Filter) -> pb.SnapshotReason.ValueType | None:
+    def _reset(
+        self, cursor: cursors.Cursor, arrival: _Arrival
+    ) -> pb.SnapshotReason.ValueType | None:
+        """Say why a cursor can't be resumed: what became of the log first, then of the asking."""
         top = self._top
         if cursor.log_id != top.log_id:
             return pb.SNAPSHOT_REASON_OTHER_LOG
@@ -191,8 +204,10 @@ class _Judge:
         chain = self._chain(cursor.revision)
         if chain is None or chain[:8] != cursor.chain:
             return pb.SNAPSHOT_REASON_LOG_DIVERGED
-        if cursor.filter_digest != filter_.digest:
+        if cursor.filter_digest != arrival.filter.digest:
             return pb.SNAPSHOT_REASON_FILTER_CHANGED
+        if cursor.epoch != arrival.epoch:
+            return pb.SNAPSHOT_REASON_PERMISSIONS_CHANGED
         return None
 
     def _chain(self, revision: int) -> bytes | None:

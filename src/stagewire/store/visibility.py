@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -10,6 +11,9 @@ from stagewire.rights import ALL
 from stagewire.store import patterns, schema
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from stagewire.rights import Rights, View
     from stagewire.store.transactions import Tx
 
 
@@ -17,10 +21,26 @@ def models(
     tx: Tx, space: str, name: sa.SQLColumnExpression[Any] | None = None
 ) -> sa.ColumnElement[bool]:
     """Return the condition that a model of a namespace may be seen, by its name's column."""
-    view = tx.rights.view(space)
+    return _named(tx.rights.view(space), schema.Model.name if name is None else name)
+
+
+def models_of(rights: Rights, spaces: Iterable[str]) -> sa.ColumnElement[bool]:
+    """Return the condition that a model is of one of these namespaces and may be seen."""
+    alike: defaultdict[View, list[str]] = defaultdict(list)
+    for space in spaces:
+        alike[rights.view(space)].append(space)
+    return sa.or_(
+        sa.false(),
+        *(
+            sa.and_(schema.Model.namespace.in_(found), _named(view, schema.Model.name))
+            for view, found in alike.items()
+        ),
+    )
+
+
+def _named(view: View, column: Any) -> sa.ColumnElement[bool]:
     if view.whole:
         return sa.true()
-    column: Any = schema.Model.name if name is None else name
     found = [patterns.begins_with(column, prefix) for prefix in view.prefixes]
     if view.names:
         found.append(column.in_(view.names))
