@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any, cast
 import grpc
 import uvloop
 
+from benchmarks.guarded import furnish, make_gate
 from stagewire import pb
 from stagewire.server import interceptors, logging, servicers
 from stagewire.server.serve import Server, share_interpreter
-from stagewire.service import limits
+from stagewire.service import limits, rules
 from stagewire.settings import Settings
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 POOL_ECHO = "/benchmarks.Pool/GetModelVersion"
 LOOP_ECHO = "/benchmarks.Loop/GetModelVersion"
+GUARDED_ECHO = "/benchmarks.Guarded/GetModelVersion"
 BARE_ECHO = "/benchmarks.Bare/Echo"
 STREAM = "/benchmarks.Bare/Stream"
 PUBLISH = "/benchmarks.Bare/Publish"
@@ -107,6 +109,9 @@ class MeasuredServer(Server):
     async def start(self) -> None:
         """Start, and note when each commit returned."""
         await super().start()
+        await asyncio.to_thread(furnish, self.registry)
+        self.tail.listeners.append(self._gate.directory.hear)
+        await self._gate.directory.load()
         assert self.database is not None
         tail = self.database._committed  # noqa: SLF001  # the tail's; it has no reader but us
 
@@ -128,6 +133,7 @@ class MeasuredServer(Server):
             (
                 _service("Pool", GetModelVersion=on_pool["GetModelVersion"]),
                 _service("Loop", GetModelVersion=self._on_loop()),
+                _service("Guarded", GetModelVersion=self._guarded()),
                 _service(
                     "Bare",
                     Echo=raw(self._bare),
@@ -149,6 +155,29 @@ class MeasuredServer(Server):
 
         return grpc.unary_unary_rpc_method_handler(
             interceptors.answered("benchmarks.Loop.GetModelVersion", work, self.gate),
+            request_deserializer=pb.GetModelVersionRequest.FromString,
+            response_serializer=pb.GetModelVersionResponse.SerializeToString,
+        )
+
+    def _guarded(self) -> grpc.RpcMethodHandler[Any, Any]:
+        """Make the echo on the loop once more, with the product's way to judge a call."""
+        self._gate = make_gate(self.registry, self.tail, self.access_pool)
+
+        async def work(request: pb.GetModelVersionRequest, _context: Any) -> Any:
+            caller = servicers.CALLER.get()
+            self.admission.enter()
+            try:
+                limits.check(request)
+                rules.authorise("GetModelVersion", caller, request)
+                version = self._answer.version
+                if not caller.rights.sees(version.namespace, version.model):
+                    raise PermissionError
+                return self._answer
+            finally:
+                self.admission.leave()
+
+        return grpc.unary_unary_rpc_method_handler(
+            interceptors.answered("benchmarks.Guarded.GetModelVersion", work, self._gate),
             request_deserializer=pb.GetModelVersionRequest.FromString,
             response_serializer=pb.GetModelVersionResponse.SerializeToString,
         )
@@ -187,6 +216,7 @@ def main() -> None:
     # Nothing of a stream's own clockwork may fall into a round.
     settings = Settings(
         database_url=given.database_url,
+        auth="off",
         grpc_address="127.0.0.1:0",
         http_address="",
         bookmark_interval_seconds=3600,

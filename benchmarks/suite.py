@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks import bare, requests, server
 from benchmarks.fanout import FanOut, OwnModels
-from benchmarks.fleets import Figures, measure_backlog, measure_storms, measure_streams
+from benchmarks.fleets import Figure, Figures, measure_backlog, measure_storms, measure_streams
 from benchmarks.places import Postgresql, Sqlite, serving
 from benchmarks.stalls import measure_stall
 from benchmarks.wire import raw_call
@@ -23,12 +23,12 @@ from stagewire import pb
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
-    from benchmarks.fleets import Figure
     from benchmarks.load import Sample
     from benchmarks.places import Place, Stand
 
 POOL = "echo on the pool"
 LOOP = "echo on the loop"
+GUARDED = "echo on the loop, with access control"
 GRPC = "bare grpc.aio echo"
 OWN = "Watch, each its own model"
 HEARD = "Watch at another replica, by NOTIFY"
@@ -38,7 +38,10 @@ READS = ("GetModelVersion", "ResolveModelVersion")
 STORED = {name: f"{name}, from the database" for name in READS}
 WRITES = ("CreateModelVersion", "TransitionStage")
 FLEETS = ("streams", "storm", "stall")
-NAMES = (*READS, *WRITES, "Watch", "own", "replica", *FLEETS)
+AUTH = "auth"
+NAMES = (*READS, *WRITES, AUTH, "Watch", "own", "replica", *FLEETS)
+#: What knowing a caller, and judging what it may do, may cost.
+MOST_AUTH_MICROS = 60.0
 OWN_STREAMS = 5000
 REPLICA_STREAMS = 1000
 
@@ -199,7 +202,7 @@ class Suite:
                 await self._on(place)
 
     async def _on(self, place: Place) -> None:
-        if self.only.intersection((*READS, *WRITES, "Watch", "own")):
+        if self.only.intersection((*READS, *WRITES, AUTH, "Watch", "own")):
             await self._one_server(place)
         if "replica" in self.only and isinstance(place, Postgresql):
             await self._replicas(place)
@@ -224,6 +227,7 @@ class Suite:
             for at_once in (1, requests.WRITERS, requests.CALLERS):
                 subjects = self._calls(place, stand, at_once, asked, recordings)
                 await self._take_turns(subjects)
+                self._weigh_access(place, [subject.row for subject in subjects])
             if "Watch" in self.only:
                 for size in requests.FAN_OUTS:
                     await self._fan_out(place, stand, size)
@@ -293,7 +297,8 @@ class Suite:
         names = [n for n in asked if n.partition(",")[0] in self.only]
         if at_once == requests.CALLERS:
             names = [n for n in names if n not in WRITES]
-        if not names:
+        guarded = AUTH in self.only and at_once == requests.CALLERS
+        if not names and not guarded:
             return []
         path, bodies = asked["GetModelVersion"]
         seconds = self.effort.seconds
@@ -308,6 +313,9 @@ class Suite:
             bare_grpc = Row(GRPC, place.name, at_once)
             for row, echo_path in ((loop, server.LOOP_ECHO), (bare_grpc, server.BARE_ECHO)):
                 subjects.append(Subject(row, measured(echo_path, bodies), echo=echo))
+        if guarded:
+            row = Row(GUARDED, place.name, at_once)
+            subjects.append(Subject(row, measured(server.GUARDED_ECHO, bodies), echo=loop))
         for name in names:
             path, bodies = asked[name]
             row = Row(name, place.name, at_once, target=_target(name, place.name, at_once))
@@ -323,6 +331,19 @@ class Suite:
                 )
             subjects.append(subject)
         return subjects
+
+    def _weigh_access(self, place: Place, rows: list[Row]) -> None:
+        """Tell what access control costs a call, from the two echoes of each round."""
+        found = {row.name: row for row in rows}
+        if GUARDED not in found:
+            return
+        costs = [
+            (with_.server_cpu / with_.rate - without.server_cpu / without.rate) * 1e6
+            for with_, without in zip(found[GUARDED].samples, found[LOOP].samples, strict=True)
+        ]
+        self.figures.append(
+            Figure("access control, CPU a call", place.name, "µs", MOST_AUTH_MICROS, costs)
+        )
 
     async def _fan_out(self, place: Place, stand: Stand, size: int) -> None:
         fan_out = FanOut(stand.channel, stand.address, size)
@@ -373,7 +394,7 @@ async def _counted(stand: Stand, run: Callable[[], Awaitable[Sample]]) -> Sample
 async def _check(stand: Stand) -> None:
     """See with a real client that what will be asked is answered as it should be."""
     answers: list[Any] = []
-    for path in (requests.GET, server.POOL_ECHO, server.LOOP_ECHO):
+    for path in (requests.GET, server.POOL_ECHO, server.LOOP_ECHO, server.GUARDED_ECHO):
         answer = await raw_call(stand.channel, path)(next(requests.gets()[0]))
         answers.append(pb.GetModelVersionResponse.FromString(answer))
     if any(answer.version != answers[0].version for answer in answers):

@@ -660,6 +660,20 @@ def _(scene: Scene) -> None:
     admin.access.DeleteGrant(pb.DeleteGrantRequest(id=root.id))
 
 
+@case("PERMISSIONS_CHANGED")
+def _(scene: Scene) -> None:
+    server, admin = guarded(scene)
+    token = pb.CreateTokenRequest(token=pb.Token(subject="alice"))
+    alice = come(scene, server, admin.access.CreateToken(token).secret)
+    for model in ("churn", "fraud"):
+        scope = pb.Scope(role=pb.ROLE_VIEWER, model=model)
+        seen = pb.Grant(subject="alice", scope=scope)
+        admin.access.CreateGrant(pb.CreateGrantRequest(grant=seen))
+        if model == "churn":
+            cursor = cursor_of(alice)
+    resume(alice, cursor)
+
+
 @pytest.fixture
 def scene(sqlite_url: str, request: pytest.FixtureRequest) -> Iterator[Scene]:
     with contextlib.ExitStack() as stack:
@@ -678,6 +692,8 @@ def test_a_refusal_arrives_with_its_code_reason_and_details(scene: Scene, reason
     assert_says_what_its_code_promises(refusal)
 
 
+#: What the client's own cursor stands in the way of.
+UNGATED = {"OTHER_LOG", "FILTER_CHANGED", "PERMISSIONS_CHANGED"}
 WITHOUT_RETRY = {"TRANSACTION_TOO_LARGE"}
 POSITIONS = {"REVISION_AHEAD", "CURSOR_AHEAD", "LOG_DIVERGED", "COMPACTED", "OTHER_LOG"}
 METADATA = {
@@ -686,7 +702,10 @@ METADATA = {
     "ALIAS_EXISTS": {"version"},
     "SECRET_SHOWN_ONCE": {"token_id"},
     "PERMISSION_DENIED": {"subject", "role", "namespace", "model", "stage", "alias"},
-    **{reason: {"log_id", "head"} for reason in (*POSITIONS, "FILTER_CHANGED")},
+    **{
+        reason: {"log_id", "head"}
+        for reason in (*POSITIONS, "FILTER_CHANGED", "PERMISSIONS_CHANGED")
+    },
 }
 
 
@@ -696,7 +715,7 @@ def assert_says_what_its_code_promises(refusal: errors.StagewireError) -> None:
     assert bool(refusal.field_violations) == (code == "INVALID_ARGUMENT")
     about_a_resource = code in {"NOT_FOUND", "ALREADY_EXISTS"}
     assert refusal.resource is not None or not about_a_resource
-    gated = code == "FAILED_PRECONDITION" and reason not in {"OTHER_LOG", "FILTER_CHANGED"}
+    gated = code == "FAILED_PRECONDITION" and reason not in UNGATED
     assert bool(refusal.preconditions) == gated
     waits = {"RESOURCE_EXHAUSTED", "UNAVAILABLE"}
     waiting_helps = (code in waits and reason not in WITHOUT_RETRY) or reason == "CONTENTION"
