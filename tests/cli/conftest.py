@@ -9,6 +9,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,11 +79,9 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
     return ran
 
 
-@pytest.fixture(scope="session")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Serve a new SQLite registry with the command itself."""
-    pytest.importorskip("stagewire.server.serve")
-    folder = tmp_path_factory.mktemp("registry")
+@contextmanager
+def serving(folder: Path, *options: str) -> Iterator[str]:
+    """Serve the SQLite registry of a folder with the command itself; gives where gRPC listens."""
     log = folder / "server.log"
     with (
         log.open("w") as written,
@@ -100,10 +99,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
                 "0",
                 "--goodbye-seconds",
                 "0",
-                # The receivers of the tests' webhooks are on this host.
-                "--webhook-allow-private-addresses",
-                *("--webhook-allowed-schemes", "http"),
-                *("--webhook-give-up-seconds", "0"),
+                *options,
             ],
             stdout=written,
             stderr=subprocess.STDOUT,
@@ -114,6 +110,20 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         finally:
             server.terminate()
             server.wait(30)
+
+
+@pytest.fixture(scope="session")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Serve a new SQLite registry with the command itself."""
+    pytest.importorskip("stagewire.server.serve")
+    with serving(
+        tmp_path_factory.mktemp("registry"),
+        # The receivers of the tests' webhooks are on this host.
+        "--webhook-allow-private-addresses",
+        *("--webhook-allowed-schemes", "http"),
+        *("--webhook-give-up-seconds", "0"),
+    ) as found:
+        yield found
 
 
 def _address(log: Path, server: "subprocess.Popen[bytes]") -> str:

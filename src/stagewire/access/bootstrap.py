@@ -24,7 +24,7 @@ log = structlog.get_logger("stagewire.access")
 
 _BY_HASH = re.compile(r"(?P<id>[0-9a-f]{16}) sha256:(?P<hash>[0-9a-f]{64})")
 #: As `tokens.mint` makes them; less than 256 random bits is no secret to found a registry on.
-_BY_SECRET = re.compile(r"sw_(?P<id>[0-9a-f]{16})_[A-Za-z0-9_-]{43,}")
+_BY_SECRET = re.compile(r"sw_(?P<id>[0-9a-f]{16})_[A-Za-z0-9_-]{43,128}")
 _MOST_BYTES = 1024
 _OTHERS = 0o077
 

@@ -65,7 +65,8 @@ def bootstrap(
         tree = {"id": token.id, "secret": token.secret, "file": str(token.file)}
         output.show_plain(tree, session.output, name="", text="")
     texts.remark(f"the first admin's secret is shown this once; the server reads {token.file}")
-    start = ["stagewire", "serve", "--database-url", token.database_url]
+    start = ["stagewire", "serve"]
+    start += ["--database-url", database_url] if database_url else []
     start += [] if token.file_is_default else ["--bootstrap-token-file", str(token.file)]
     texts.remark(f"next: {shlex.join(start)}")
     texts.remark("then, with the secret in STAGEWIRE_TOKEN: stagewire whoami")

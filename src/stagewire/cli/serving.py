@@ -322,14 +322,12 @@ class FirstToken:
     secret: str
     file: Path
     file_is_default: bool
-    database_url: str
 
 
 def first_token(database_url: str | None, file: Path | None) -> FirstToken:
     """Make the first admin's token. Raises ValueError where there is one, or an admin, already."""
     from stagewire.access import bootstrap
     from stagewire.service import tokens
-    from stagewire.store.database import parse_url
 
     url = _url(database_url)
     said = str(file or _settings().bootstrap_token_file)
@@ -347,8 +345,7 @@ def first_token(database_url: str | None, file: Path | None) -> FirstToken:
             f"{path} is there already, and stands for a token that somebody may have; delete it "
             "to make another"
         ) from None
-    shown = parse_url(url).render_as_string(hide_password=True)
-    return FirstToken(id_, secret, path, not said, shown)
+    return FirstToken(id_, secret, path, not said)
 
 
 def _refuse_second_admin(url: str) -> None:
