@@ -3,6 +3,7 @@
 import shlex
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import typer
 
@@ -66,7 +67,8 @@ def bootstrap(
         output.show_plain(tree, session.output, name="", text="")
     texts.remark(f"the first admin's secret is shown this once; the server reads {token.file}")
     start = ["stagewire", "serve"]
-    start += ["--database-url", database_url] if database_url else []
+    if database_url and not urlsplit(database_url).password:
+        start += ["--database-url", database_url]
     start += [] if token.file_is_default else ["--bootstrap-token-file", str(token.file)]
     texts.remark(f"next: {shlex.join(start)}")
     texts.remark("then, with the secret in STAGEWIRE_TOKEN: stagewire whoami")

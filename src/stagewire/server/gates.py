@@ -90,4 +90,7 @@ def adopt(database: Database, path: Path) -> None:
     except ValueError as error:
         raise StartRefusal(str(error)) from error
     operations.bootstrap(database, partial(tokens.ensure_admin, secret_hash=secret_hash, id_=id_))
-    log.info("first admin adopted", token_id=id_, file=str(path))
+    if database.read(grants.has_admin):
+        log.info("first admin adopted", token_id=id_, file=str(path))
+    else:
+        log.warning("NOBODY IS AN ADMIN: the token named here has ended", file=str(path))

@@ -178,12 +178,18 @@ def note_uses(tx: Tx, uses: Mapping[str, int]) -> None:
 
 
 def ensure_admin(tx: Tx, secret_hash: bytes, id_: str) -> bool:
-    """Adopt the first admin's token, unless somebody can administer the registry already."""
+    """Adopt the first admin's token, unless somebody can administer the registry already.
+
+    A token that has ended stays so.
+    """
     if grants.has_admin(tx):
         return False
-    wanted = pb.Token(description="the first admin's")
-    if tx.row(_TOKEN, id=id_) is None:
+    row = tx.row(_TOKEN, id=id_)
+    if row is None:
+        wanted = pb.Token(description="the first admin's")
         put(tx, id_, "admin", secret_hash, wanted=wanted, scopes=[])
+    elif row.revoked or row.expire_time <= clock.now(tx):
+        return False
     grants.create(
         tx,
         pb.CreateGrantRequest(
