@@ -18,6 +18,7 @@ from stagewire.errors import RegistryError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from collections.abc import Set as AbstractSet
 
 #: Every namespace, or every model.
 ALL = "*"
@@ -129,10 +130,22 @@ def _narrower(one: str, other: str) -> str | None:
     return None
 
 
+def _is_within_others(space: str, pattern: str, seen: AbstractSet[tuple[str, str]]) -> bool:
+    """Tell whether the models of a pattern are all among those of others.
+
+    Looks the others up: they may be thousands.
+    """
+    wider = (pattern[:length] + ALL for length in range(len(pattern.removesuffix(ALL)) + 1))
+    spaces = {ALL, space}
+    return (space != ALL and (ALL, pattern) in seen) or any(
+        (other, one) in seen for one in wider if one != pattern for other in spaces
+    )
+
+
 class View(NamedTuple):
     """Which models of a namespace may be seen: by name, or by how their names begin."""
 
-    names: tuple[str, ...]
+    names: frozenset[str]
     prefixes: tuple[str, ...]
 
     @property
@@ -152,24 +165,23 @@ class Rights:
             a.namespace == ALL and a.permissions & ADMINISTER for a in self.allowances
         )
         self._views: dict[str, View] = {}
+        #: Namespaces and patterns of the models that may be seen.
+        self.sight = self._sight()
+        #: Tells who sees the same from who doesn't.
         self.epoch = self._epoch()
+
+    def _sight(self) -> tuple[tuple[str, str], ...]:
+        """Give the namespaces and patterns of what may be seen, without those within others."""
+        seen = {(a.namespace, a.model) for a in self.allowances}
+        return tuple(sorted(one for one in seen if not _is_within_others(*one, seen)))
 
     def _epoch(self) -> bytes:
         """Hash what may be seen, and nothing else: whoever sees the same has the same."""
         if self.everything:
             return hashlib.sha256(b"all").digest()[:_EPOCH_BYTES]
-        seen = {(a.namespace, a.model) for a in self.allowances}
-        plain = sorted(
-            one
-            for one in seen
-            if not any(
-                one != other and other[0] in (ALL, one[0]) and _narrower(one[1], other[1]) == one[1]
-                for other in seen
-            )
-        )
         # Administration shows besides what is no model's: webhooks and grants.
         run = sorted({a.namespace for a in self.allowances if a.permissions & ADMINISTER})
-        return hashlib.sha256(repr((plain, run)).encode()).digest()[:_EPOCH_BYTES]
+        return hashlib.sha256(repr((list(self.sight), run)).encode()).digest()[:_EPOCH_BYTES]
 
     def sees_namespace(self, space: str) -> bool:
         """Tell whether a namespace is there for this caller."""
@@ -177,7 +189,10 @@ class Rights:
 
     def sees(self, space: str, model: str) -> bool:
         """Tell whether a model is there for this caller."""
-        return self.everything or any(a.covers(space, model) for a in self.allowances)
+        if self.everything:
+            return True
+        view = self.view(space)
+        return model in view.names or model.startswith(view.prefixes)
 
     def view(self, space: str) -> View:
         """Give the models of a namespace that this caller sees."""
@@ -190,14 +205,14 @@ class Rights:
 
     def _view(self, space: str) -> View:
         if self.everything:
-            return View((), ("",))
-        patterns = {a.model for a in self.allowances if a.namespace in (ALL, space)}
+            return View(frozenset(), ("",))
+        patterns = {model for namespace, model in self.sight if namespace in (ALL, space)}
         prefixes = {pattern[:-1] for pattern in patterns if pattern.endswith(ALL)}
         # One that begins as another does adds nothing to it.
         prefixes = {p for p in prefixes if not any(p != o and p.startswith(o) for o in prefixes)}
         exact = {p for p in patterns if not p.endswith(ALL)}
         exact = {name for name in exact if not any(name.startswith(p) for p in prefixes)}
-        return View(tuple(sorted(exact)), tuple(sorted(prefixes)))
+        return View(frozenset(exact), tuple(sorted(prefixes)))
 
     def may(
         self,

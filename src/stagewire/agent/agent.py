@@ -184,6 +184,7 @@ class Agent:
             match event:
                 case Snapshot():
                     desk.board.read_snapshot(event, log_id=watch.log_id)
+                    self._tell_of_unseen()
                     desk.tell()
                 case pb.Transaction():
                     if desk.board.read_transaction(event, log_id=watch.log_id):
@@ -192,6 +193,16 @@ class Agent:
                     desk.board.read_bookmark(event, log_id=watch.log_id)
             desk.save()
             desk.changed.notify_all()
+
+    def _tell_of_unseen(self) -> None:
+        for slot in self._desk.board.slots.values():
+            if slot.is_unseen and slot.running:
+                _log.warning(
+                    "model %r may not be seen any more; version %s runs on, and is not reported,"
+                    " until a grant shows it again",
+                    slot.model,
+                    slot.running.version,
+                )
 
 
 def watch_filter(model: str | Sequence[str], stage: str) -> pb.WatchFilter:

@@ -63,6 +63,8 @@ class Slot:
     running: Placement | None = None
     #: An order was begun and nobody knows how it ended: `running` may be wrong.
     is_uncertain: bool = False
+    #: The agent may not see the model any more: what runs is held, whatever is desired by now.
+    is_unseen: bool = False
     state: pb.DeploymentState.ValueType = pb.DEPLOYMENT_STATE_PENDING
     error: str = ""
     failures: int = field(default=0, compare=False)
@@ -112,7 +114,12 @@ class Board:
         self.revision = 0
 
     def read_snapshot(self, snapshot: Snapshot, *, log_id: str) -> None:
-        """Desire what the snapshot names, and nothing else."""
+        """Desire what the snapshot names, and nothing else.
+
+        What it can't tell of is held: that a grant was lost is no order to stop, and a mistake
+        with grants must not take down what serves. As soon as the agent may see the model again,
+        a snapshot says what became of it.
+        """
         primaries = {
             item.version.model_id: item
             for item in snapshot.items
@@ -120,9 +127,13 @@ class Board:
             and item.version.version in self._mine(item.primaries)
         }
         # First what is gone: a model of the same name takes over what it left running.
-        for slot in self.slots.values():
-            if slot.model_id not in primaries:
+        for slot in list(self.slots.values()):
+            if slot.model_id in primaries:
+                continue
+            if snapshot.tells_of(slot.namespace, slot.model):
                 self._desire_none(slot)
+            else:
+                self._hold(slot)
         for item in primaries.values():
             self._rename(item.version.model_id, item.version.model)
             self._desire(item.version, complete=not item.omitted_texts)
@@ -225,13 +236,20 @@ class Board:
     def _desire(self, version: pb.ModelVersion, *, complete: bool) -> None:
         self._place(self._slot(version), Placement.of(version), version if complete else None)
 
+    def _hold(self, slot: Slot) -> None:
+        slot.is_unseen = True
+        if slot.running is None and not slot.is_uncertain:
+            del self.slots[slot.model_id]
+
     def _desire_none(self, slot: Slot) -> None:
+        slot.is_unseen = False
         slot.version = None
         if slot.desired is not None:
             slot.desired = None
             slot.settle()
 
     def _place(self, slot: Slot, placement: Placement, version: pb.ModelVersion | None) -> None:
+        slot.is_unseen = False
         is_news = not placement.is_of(slot.desired)
         slot.desired = placement
         slot.version = version

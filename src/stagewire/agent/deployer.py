@@ -69,7 +69,8 @@ class Deployer:
 
     def _is_as_desired(self, slot: Slot) -> bool:
         # Whoever keeps serving what nobody desires any more does what its operator asked for.
-        return slot.is_settled or (slot.desired is None and self._on_withdraw == "keep")
+        kept = slot.desired is None and self._on_withdraw == "keep"
+        return slot.is_settled or slot.is_unseen or kept
 
     def _waiting(self) -> list[Slot]:
         return [

@@ -64,7 +64,8 @@ class Reporter:
         desk = self._desk
         with desk.changed:
             desk.is_untold = False
-            slots = list(desk.board.slots.values())
+            # The registry takes no report of what its reporter may not see.
+            slots = [slot for slot in desk.board.slots.values() if not slot.is_unseen]
             reports = self._reports(slots)
             stopped = [slot for slot in slots if slot.is_over]
         pace = 0.0

@@ -116,6 +116,7 @@ def _written(board: Board) -> dict[str, Any]:
                 else json_format.MessageToDict(slot.version, preserving_proto_field_name=True),
                 "running": _placement(slot.running),
                 "is_uncertain": slot.is_uncertain,
+                "is_unseen": slot.is_unseen,
             }
             for slot in board.slots.values()
         ],
@@ -149,6 +150,8 @@ def _read(saved: dict[str, Any], board: Board) -> None:
             and json_format.ParseDict(version, pb.ModelVersion(), ignore_unknown_fields=True),
             running=one["running"] and Placement(**one["running"]),
             is_uncertain=bool(one["is_uncertain"]),
+            # Not in files of older releases.
+            is_unseen=bool(one.get("is_unseen", False)),
         )
         slot.settle()
         board.slots[slot.model_id] = slot

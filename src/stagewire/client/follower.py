@@ -57,13 +57,27 @@ class Snapshot:
     """The whole state that matches the filter: what it does not name is gone.
 
     It replaces whatever was known before, also when its revision is lower: then history was
-    lost, and `reason` says how it was noticed.
+    lost, and `reason` says how it was noticed. Of what the caller may not see, which `sight`
+    says, it does not tell: ask `tells_of` where something gone and something hidden differ.
     """
 
     reason: pb.SnapshotReason.ValueType
     revision: int
     items: tuple[pb.SnapshotItem, ...]
     cursor: bytes
+    sight: pb.Sight | None = None
+
+    def tells_of(self, namespace: str, model: str) -> bool:
+        """Whether a model of this name, where it is not named, is not there."""
+        return self.sight is None or any(
+            seen.namespace in ("*", namespace)
+            and (
+                model.startswith(seen.model[:-1])
+                if seen.model.endswith("*")
+                else model == seen.model
+            )
+            for seen in self.sight.models
+        )
 
 
 #: What a watch yields.
@@ -74,6 +88,7 @@ Event = Snapshot | pb.Transaction | pb.Bookmark
 class _Assembly:
     reason: pb.SnapshotReason.ValueType
     revision: int
+    sight: pb.Sight | None
     items: list[pb.SnapshotItem] = field(default_factory=list)
     digest: hashlib._Hash = field(default_factory=hashlib.sha256)
 
@@ -89,7 +104,7 @@ class _Assembly:
         if self.digest.digest() != end.digest:
             message = f"the snapshot of revision {self.revision} does not match its digest"
             raise errors.SnapshotDamaged(message)
-        return Snapshot(self.reason, self.revision, tuple(self.items), end.cursor)
+        return Snapshot(self.reason, self.revision, tuple(self.items), end.cursor, self.sight)
 
 
 class Follower:
@@ -147,7 +162,8 @@ class Follower:
                 self._hello(message.hello)
             case "snapshot_begin":
                 begin = message.snapshot_begin
-                self._assembly = _Assembly(begin.reason, begin.revision)
+                sight = begin.sight if begin.HasField("sight") else None
+                self._assembly = _Assembly(begin.reason, begin.revision, sight)
             case "snapshot_chunk":
                 self._assembled().add(message.snapshot_chunk)
             case "snapshot_end":

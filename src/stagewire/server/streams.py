@@ -213,7 +213,8 @@ class Stream:
         )
         if snapshot.log_id != self.log_id:
             raise tails.history_changed()
-        begin = pb.SnapshotBegin(reason=reason, revision=snapshot.revision)
+        sight = views.sight(self.rights)
+        begin = pb.SnapshotBegin(reason=reason, revision=snapshot.revision, sight=sight)
         await self._say(snapshot_begin=begin)
         for chunk in snapshot.chunks():
             if not self.may_send:

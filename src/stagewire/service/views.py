@@ -53,6 +53,14 @@ def shows(rights: Rights, kind: int, keys: Found | None) -> bool:
     return rights.sees_namespace(keys.namespace)
 
 
+def sight(rights: Rights) -> pb.Sight | None:
+    """Describe what may be seen; None where that is everything."""
+    if rights.everything:
+        return None
+    models = [pb.SeenModels(namespace=space, model=model) for space, model in rights.sight]
+    return pb.Sight(models=models)
+
+
 def select(rights: Rights, filter_: Filter, entry: Entry) -> tuple[list[bytes], bool, bytes]:
     """Pick what to send of a revision, say whether a model entered whole, and give the header.
 

@@ -43,7 +43,7 @@ def _named(view: View, column: Any) -> sa.ColumnElement[bool]:
         return sa.true()
     found = [patterns.begins_with(column, prefix) for prefix in view.prefixes]
     if view.names:
-        found.append(column.in_(view.names))
+        found.append(column.in_(sorted(view.names)))
     return sa.or_(sa.false(), *found)
 
 

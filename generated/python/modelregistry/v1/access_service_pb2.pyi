@@ -274,7 +274,7 @@ class Refusal(google.protobuf.message.Message):
     id: builtins.str
     """Its identity."""
     count: builtins.int
-    """How many equal ones there were within a minute."""
+    """How many equal ones there were within some seconds."""
     caller: builtins.str
     """Who called; empty where that is not known."""
     peer: builtins.str

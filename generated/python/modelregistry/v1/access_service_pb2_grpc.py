@@ -150,7 +150,7 @@ class AccessServiceServicer(object):
 
     def ListRefusals(self, request, context):
         """Lists calls that were refused for want of credentials or grants, the newest first. Equal
-        ones within a minute are counted as one; under a flood some are left out.
+        ones within some seconds are counted as one; under a flood some are left out.
         Refuses: PERMISSION_DENIED PERMISSION_DENIED; INVALID_ARGUMENT INVALID_PAGE_TOKEN.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -274,7 +274,7 @@ class AccessServiceStub(typing.Generic[_AccessServiceCreateTokenType, _AccessSer
 
     ListRefusals: _AccessServiceListRefusalsType
     """Lists calls that were refused for want of credentials or grants, the newest first. Equal
-    ones within a minute are counted as one; under a flood some are left out.
+    ones within some seconds are counted as one; under a flood some are left out.
     Refuses: PERMISSION_DENIED PERMISSION_DENIED; INVALID_ARGUMENT INVALID_PAGE_TOKEN.
     """
 
@@ -402,7 +402,7 @@ class AccessServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[modelregistry.v1.access_service_pb2.ListRefusalsResponse, collections.abc.Awaitable[modelregistry.v1.access_service_pb2.ListRefusalsResponse]]:
         """Lists calls that were refused for want of credentials or grants, the newest first. Equal
-        ones within a minute are counted as one; under a flood some are left out.
+        ones within some seconds are counted as one; under a flood some are left out.
         Refuses: PERMISSION_DENIED PERMISSION_DENIED; INVALID_ARGUMENT INVALID_PAGE_TOKEN.
         """
 

@@ -388,7 +388,7 @@ class WatchResponse(google.protobuf.message.Message):
 
     @property
     def snapshot_end(self) -> Global___SnapshotEnd:
-        """The snapshot is whole; what it did not name is gone."""
+        """The snapshot is whole; what it did not name is gone, as far as the caller may see."""
 
     @property
     def transaction(self) -> Global___Transaction:
@@ -466,19 +466,70 @@ class SnapshotBegin(google.protobuf.message.Message):
 
     REASON_FIELD_NUMBER: builtins.int
     REVISION_FIELD_NUMBER: builtins.int
+    SIGHT_FIELD_NUMBER: builtins.int
     reason: Global___SnapshotReason.ValueType
     """Why it is sent."""
     revision: builtins.int
     """The revision it shows."""
+    @property
+    def sight(self) -> Global___Sight:
+        """What the caller may see; unset where that is everything. What lies outside of it the snapshot
+        says nothing about: it may be gone, or be as it was.
+        """
+
     def __init__(
         self,
         *,
         reason: Global___SnapshotReason.ValueType | None = ...,
         revision: builtins.int | None = ...,
+        sight: Global___Sight | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["reason", b"reason", "revision", b"revision"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["sight", b"sight"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["reason", b"reason", "revision", b"revision", "sight", b"sight"]) -> None: ...
 
 Global___SnapshotBegin: typing_extensions.TypeAlias = SnapshotBegin
+
+@typing.final
+class Sight(google.protobuf.message.Message):
+    """The models that a caller may see."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MODELS_FIELD_NUMBER: builtins.int
+    @property
+    def models(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___SeenModels]:
+        """Those of each grant; none means no model."""
+
+    def __init__(
+        self,
+        *,
+        models: collections.abc.Iterable[Global___SeenModels] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["models", b"models"]) -> None: ...
+
+Global___Sight: typing_extensions.TypeAlias = Sight
+
+@typing.final
+class SeenModels(google.protobuf.message.Message):
+    """Models by their names."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: builtins.int
+    MODEL_FIELD_NUMBER: builtins.int
+    namespace: builtins.str
+    """Their namespace, or "*" for every one."""
+    model: builtins.str
+    """The name of one, or the beginning of names and "*"."""
+    def __init__(
+        self,
+        *,
+        namespace: builtins.str | None = ...,
+        model: builtins.str | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["model", b"model", "namespace", b"namespace"]) -> None: ...
+
+Global___SeenModels: typing_extensions.TypeAlias = SeenModels
 
 @typing.final
 class SnapshotChunk(google.protobuf.message.Message):
@@ -827,7 +878,9 @@ class Goodbye(google.protobuf.message.Message):
     RECONNECT_AFTER_FIELD_NUMBER: builtins.int
     REASON_FIELD_NUMBER: builtins.int
     cursor: builtins.bytes
-    """Where to resume."""
+    """Where to resume; the request's own, or empty, where the first snapshot was not whole yet and
+    no Bookmark came before.
+    """
     reason: Global___GoodbyeReason.ValueType
     """Why."""
     @property

@@ -88,12 +88,16 @@ class WatchServiceStub(typing.Generic[_WatchServiceWatchType, _WatchServiceGetHe
     """Streams the changes that match a filter, each once, in the log's order, without
     gaps; what can't be given so is announced by a snapshot or refused, never guessed.
     The first message is Hello. A stream ends with Bookmark, Goodbye and OK; the
-    client resumes with the last cursor.
+    client resumes with the last cursor. What may be seen is judged change by change; when the
+    caller's grants show something else the stream ends within seconds, and its resume is a
+    snapshot. So does the stream of a caller whose credentials end: after a last Bookmark it is
+    refused.
     Refuses: INVALID_ARGUMENT INVALID_CURSOR, INVALID_FIELD; NOT_FOUND
     NAMESPACE_NOT_FOUND; OUT_OF_RANGE CURSOR_AHEAD, LOG_DIVERGED, COMPACTED;
     FAILED_PRECONDITION OTHER_LOG, FILTER_CHANGED, PERMISSIONS_CHANGED (these six only without
     snapshot_on_reset); RESOURCE_EXHAUSTED SLOW_CONSUMER, TOO_MANY_WATCHES;
-    UNAVAILABLE SHUTTING_DOWN.
+    UNAVAILABLE SHUTTING_DOWN; in its course UNAUTHENTICATED CREDENTIALS_INVALID,
+    CREDENTIALS_EXPIRED.
     """
 
     GetHead: _WatchServiceGetHeadType
@@ -124,12 +128,16 @@ class WatchServiceServicer(metaclass=abc.ABCMeta):
         """Streams the changes that match a filter, each once, in the log's order, without
         gaps; what can't be given so is announced by a snapshot or refused, never guessed.
         The first message is Hello. A stream ends with Bookmark, Goodbye and OK; the
-        client resumes with the last cursor.
+        client resumes with the last cursor. What may be seen is judged change by change; when the
+        caller's grants show something else the stream ends within seconds, and its resume is a
+        snapshot. So does the stream of a caller whose credentials end: after a last Bookmark it is
+        refused.
         Refuses: INVALID_ARGUMENT INVALID_CURSOR, INVALID_FIELD; NOT_FOUND
         NAMESPACE_NOT_FOUND; OUT_OF_RANGE CURSOR_AHEAD, LOG_DIVERGED, COMPACTED;
         FAILED_PRECONDITION OTHER_LOG, FILTER_CHANGED, PERMISSIONS_CHANGED (these six only without
         snapshot_on_reset); RESOURCE_EXHAUSTED SLOW_CONSUMER, TOO_MANY_WATCHES;
-        UNAVAILABLE SHUTTING_DOWN.
+        UNAVAILABLE SHUTTING_DOWN; in its course UNAUTHENTICATED CREDENTIALS_INVALID,
+        CREDENTIALS_EXPIRED.
         """
 
     @abc.abstractmethod
