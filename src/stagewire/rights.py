@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 import hashlib
 import shlex
+from bisect import bisect_right
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
@@ -17,13 +18,12 @@ from stagewire import names
 from stagewire.errors import RegistryError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from collections.abc import Set as AbstractSet
 
 #: Every namespace, or every model.
 ALL = "*"
 _EPOCH_BYTES = 8
-_KEPT_VIEWS = 64
 
 
 class Permission(enum.Flag):
@@ -39,6 +39,8 @@ class Permission(enum.Flag):
 
 SEE, REGISTER, EDIT = Permission.SEE, Permission.REGISTER, Permission.EDIT
 MOVE, REPORT, ADMINISTER = Permission.MOVE, Permission.REPORT, Permission.ADMINISTER
+#: What is done at a stage or an alias, and nowhere where none is left.
+_PLACED = MOVE | REPORT
 
 #: What each role may do, the least first: a refusal names the first that would do.
 ROLES: dict[str, Permission] = {
@@ -102,24 +104,20 @@ class Allowance:
 
     def within(self, other: Allowance) -> Allowance | None:
         """Give what two allowances have in common, or None."""
-        permissions = self.permissions & other.permissions
         namespace = _narrower(self.namespace, other.namespace)
         model = _narrower(self.model, other.model)
-        if not permissions or namespace is None or model is None:
+        if namespace is None or model is None:
             return None
+        permissions = self.permissions & other.permissions
         if self.places is None or other.places is None:
             places = other.places if self.places is None else self.places
         else:
             places = self.places & other.places
-        return Allowance(permissions, namespace, model, places)
-
-    def covers(self, space: str, model: str) -> bool:
-        """Tell whether a model is one of these."""
-        return self.namespace in (ALL, space) and _matches(self.model, model)
-
-
-def _matches(pattern: str, model: str) -> bool:
-    return model.startswith(pattern[:-1]) if pattern.endswith(ALL) else model == pattern
+        if not places and places is not None:
+            permissions &= ~_PLACED
+        if not permissions & _PLACED:
+            places = None
+        return Allowance(permissions, namespace, model, places) if permissions else None
 
 
 def _narrower(one: str, other: str) -> str | None:
@@ -154,6 +152,61 @@ class View(NamedTuple):
         return "" in self.prefixes
 
 
+def _least(patterns: Iterable[str]) -> View:
+    """Leave out the patterns that others cover."""
+    patterns = set(patterns)
+    prefixes: list[str] = []
+    for prefix in sorted(pattern[:-1] for pattern in patterns if pattern.endswith(ALL)):
+        # In this order whatever begins as another does follows it, with only its like between.
+        if not prefixes or not prefix.startswith(prefixes[-1]):
+            prefixes.append(prefix)
+    exact = []
+    for name in sorted(pattern for pattern in patterns if not pattern.endswith(ALL)):
+        place = bisect_right(prefixes, name)
+        if not place or not name.startswith(prefixes[place - 1]):
+            exact.append(name)
+    return View(tuple(exact), tuple(prefixes))
+
+
+class _Space:
+    """What is allowed in one namespace, found by a model's name and not by going through it."""
+
+    __slots__ = ("bits", "exact", "lengths", "patterns", "prefixes")
+
+    def __init__(self, allowances: Iterable[Allowance]) -> None:
+        #: By a name, or how it begins: permissions by the places that they are for.
+        self.exact: dict[str, dict[frozenset[Place] | None, int]] = {}
+        self.prefixes: dict[str, dict[frozenset[Place] | None, int]] = {}
+        self.patterns = {a.model for a in allowances}
+        self.bits = 0
+        for allowance in allowances:
+            bits = allowance.permissions.value
+            whole = not allowance.model.endswith(ALL)
+            table = self.exact if whole else self.prefixes
+            held = table.setdefault(allowance.model if whole else allowance.model[:-1], {})
+            held[allowance.places] = held.get(allowance.places, 0) | bits
+            self.bits |= bits
+        self.lengths = sorted({len(prefix) for prefix in self.prefixes})
+
+    def covers(self, model: str) -> bool:
+        """Tell whether anything is allowed on a model."""
+        if model in self.exact:
+            return True
+        for length in self.lengths:  # noqa: SIM110  # a generator costs as much as all of it
+            if model[:length] in self.prefixes:
+                return True
+        return False
+
+    def held(self, model: str) -> Iterator[tuple[frozenset[Place] | None, int]]:
+        """Give all that is allowed on a model, or with ALL on every one."""
+        if model == ALL:
+            yield from self.prefixes.get("", {}).items()
+            return
+        yield from self.exact.get(model, {}).items()
+        for length in self.lengths:
+            yield from self.prefixes.get(model[:length], {}).items()
+
+
 class Rights:
     """All that one caller may do. Two with the same allowances are the same."""
 
@@ -162,57 +215,56 @@ class Rights:
         self.allowances = tuple(allowances)
         #: Whether there is nothing at all that may not be done.
         self.everything = off or any(
-            a.namespace == ALL and a.permissions & ADMINISTER for a in self.allowances
+            a.namespace == a.model == ALL and a.permissions & ADMINISTER for a in self.allowances
         )
-        self._views: dict[str, View] = {}
-        #: Namespaces and patterns of the models that may be seen.
+        by_space: dict[str, list[Allowance]] = {}
+        for allowance in self.allowances:
+            by_space.setdefault(allowance.namespace, []).append(allowance)
+        self._spaces = {space: _Space(found) for space, found in by_space.items()}
+        self._everywhere = self._spaces.get(ALL)
+        self._views = {space: self._view(space) for space in (*self._spaces, ALL)}
+        #: Namespaces and patterns of the models that may be seen, without those within others.
         self.sight = self._sight()
-        #: Tells who sees the same from who doesn't.
         self.epoch = self._epoch()
 
     def _sight(self) -> tuple[tuple[str, str], ...]:
-        """Give the namespaces and patterns of what may be seen, without those within others."""
         seen = {(a.namespace, a.model) for a in self.allowances}
         return tuple(sorted(one for one in seen if not _is_within_others(*one, seen)))
+
+    def _view(self, space: str) -> View:
+        if self.everything:
+            return View((), ("",))
+        return _least(pattern for found in self._in(space) for pattern in found.patterns)
+
+    def _in(self, space: str) -> list[_Space]:
+        """Give what is allowed in a namespace by its name, and in every one."""
+        found = self._spaces.get(space)
+        if space == ALL or self._everywhere is None:
+            return [] if found is None else [found]
+        return [self._everywhere] if found is None else [found, self._everywhere]
 
     def _epoch(self) -> bytes:
         """Hash what may be seen, and nothing else: whoever sees the same has the same."""
         if self.everything:
             return hashlib.sha256(b"all").digest()[:_EPOCH_BYTES]
+        everywhere = self._views[ALL]
+        differing = sorted((s, view) for s, view in self._views.items() if view != everywhere)
         # Administration shows besides what is no model's: webhooks and grants.
-        run = sorted({a.namespace for a in self.allowances if a.permissions & ADMINISTER})
-        return hashlib.sha256(repr((list(self.sight), run)).encode()).digest()[:_EPOCH_BYTES]
+        run = sorted(s for s, found in self._spaces.items() if found.bits & ADMINISTER.value)
+        shown = repr((everywhere, differing, run))
+        return hashlib.sha256(shown.encode()).digest()[:_EPOCH_BYTES]
 
     def sees_namespace(self, space: str) -> bool:
         """Tell whether a namespace is there for this caller."""
-        return self.everything or any(a.namespace in (ALL, space) for a in self.allowances)
+        return self.everything or ALL in self._spaces or space in self._spaces
 
     def sees(self, space: str, model: str) -> bool:
         """Tell whether a model is there for this caller."""
-        if self.everything:
-            return True
-        view = self.view(space)
-        return model in view.names or model.startswith(view.prefixes)
+        return self.everything or any(found.covers(model) for found in self._in(space))
 
     def view(self, space: str) -> View:
         """Give the models of a namespace that this caller sees."""
-        found = self._views.get(space)
-        if found is None:
-            found = self._view(space)
-            if len(self._views) < _KEPT_VIEWS:
-                self._views[space] = found
-        return found
-
-    def _view(self, space: str) -> View:
-        if self.everything:
-            return View(frozenset(), ("",))
-        patterns = {model for namespace, model in self.sight if namespace in (ALL, space)}
-        prefixes = {pattern[:-1] for pattern in patterns if pattern.endswith(ALL)}
-        # One that begins as another does adds nothing to it.
-        prefixes = {p for p in prefixes if not any(p != o and p.startswith(o) for o in prefixes)}
-        exact = {p for p in patterns if not p.endswith(ALL)}
-        exact = {name for name in exact if not any(name.startswith(p) for p in prefixes)}
-        return View(frozenset(exact), tuple(sorted(prefixes)))
+        return self._views[space if space in self._spaces else ALL]
 
     def may(
         self,
@@ -229,14 +281,17 @@ class Rights:
         """
         if self.everything:
             return True
+        bits = permission.value
         place = Place("stage", stage) if stage else Place("alias", alias) if alias else None
-        return any(
-            a.permissions & permission
-            and a.namespace in (ALL, space)
-            and (a.model == ALL if model == ALL else _matches(a.model, model))
-            and (place is None or a.places is None or place in a.places)
-            for a in self.allowances
-        )
+        for found in self._in(space):
+            for places, held in found.held(model):
+                if held & bits and (place is None or places is None or place in places):
+                    return True
+        return False
+
+    def may_somewhere(self, permission: Permission, space: str) -> bool:
+        """Tell whether something may be done to any model of a namespace."""
+        return self.everything or any(f.bits & permission.value for f in self._in(space))
 
     def administers(self, space: str) -> bool:
         """Tell whether a namespace, or with ALL the whole registry, is this caller's to run."""

@@ -11,10 +11,13 @@ from stagewire.rights import ALL
 from stagewire.store import patterns, schema
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from stagewire.rights import Rights, View
     from stagewire.store.transactions import Tx
+
+#: So many beginnings of names are looked at as ranges, which an index answers.
+_MOST_RANGES = 16
 
 
 def models(
@@ -41,10 +44,19 @@ def models_of(rights: Rights, spaces: Iterable[str]) -> sa.ColumnElement[bool]:
 def _named(view: View, column: Any) -> sa.ColumnElement[bool]:
     if view.whole:
         return sa.true()
-    found = [patterns.begins_with(column, prefix) for prefix in view.prefixes]
-    if view.names:
-        found.append(column.in_(sorted(view.names)))
-    return sa.or_(sa.false(), *found)
+    found = _begins_with_any(column, view.prefixes)
+    return sa.or_(found, column.in_(view.names)) if view.names else found
+
+
+def _begins_with_any(column: Any, prefixes: Sequence[str]) -> sa.ColumnElement[bool]:
+    """Return the condition that a name begins as one of these."""
+    if len(prefixes) <= _MOST_RANGES:
+        return sa.or_(sa.false(), *(patterns.begins_with(column, prefix) for prefix in prefixes))
+    # A long row of alternatives is slow to build and to judge, and SQLite refuses a thousand.
+    by_length: dict[int, list[str]] = {}
+    for prefix in prefixes:
+        by_length.setdefault(len(prefix), []).append(prefix)
+    return sa.or_(*(sa.func.substr(column, 1, n).in_(by_length[n]) for n in sorted(by_length)))
 
 
 def namespaces(tx: Tx) -> sa.ColumnElement[bool]:
