@@ -46,7 +46,8 @@ class _Kept:
     revision: int
     roots: tuple[Root, ...]
     namespace: str
-    model: str
+    #: Its name, and the one by which it was asked for.
+    models: frozenset[str]
 
 
 class _Shelf(LRUCache[Key, _Kept]):
@@ -92,7 +93,11 @@ class HotReads:
         if not 0 <= least <= tail.last or not tail.has_read_own_commits or not tail.is_fresh:
             return None
         kept = self._shelf.get(_key(method, request))
-        if kept is None or not rights.sees(kept.namespace, kept.model):
+        if kept is None:
+            return None
+        if not rights.everything and not all(
+            rights.sees(kept.namespace, name) for name in kept.models
+        ):
             return None
         # Nothing it shows has changed up to where the tail is, so it is that revision's answer.
         revision = max(kept.revision, tail.last)
@@ -111,7 +116,8 @@ class HotReads:
         bare = type(answer)()
         bare.CopyFrom(answer)
         bare.ClearField("revision")
-        kept = _Kept(type(answer), bare.SerializeToString(), answer.revision, roots, space, name)
+        models = frozenset((name, _asked(request)))
+        kept = _Kept(type(answer), bare.SerializeToString(), answer.revision, roots, space, models)
         if len(kept.data) + _OVERHEAD_BYTES <= self._most_bytes:
             self._shelf[_key(method, request)] = kept
 
@@ -152,15 +158,17 @@ def _shown(answer: Any) -> tuple[str, str, str]:
 
 def _roots(request: Any, space: str, model_id: str, name: str) -> tuple[Root, ...]:
     """Say what an answer depends on: its model, both names by which it was reached, its stages."""
-    asked = request.model
-    if not asked:
-        asked, _ = names.parse_models_uri(request.uri)
     return (
         ("model", model_id),
-        ("name", space, names.lookup_model(asked)),
+        ("name", space, _asked(request)),
         ("name", space, name),
         ("namespace", space),
     )
+
+
+def _asked(request: Any) -> str:
+    """Give the name by which a model was asked for."""
+    return names.lookup_model(request.model or names.parse_models_uri(request.uri)[0])
 
 
 def _touched(entry: Entry) -> set[Root]:

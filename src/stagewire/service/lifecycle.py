@@ -106,6 +106,15 @@ class Board:
             if there is not None and there.displaced_from == stage:
                 self.leave(number, archive)
 
+    def is_defined(self, stage: str, entry: Entry) -> bool:
+        """Tell whether somebody is in a stage because the definition of another says so.
+
+        Whoever retires a version chooses the archive instead, which may be any stage.
+        """
+        if entry.cause != DISPLACEMENT:
+            return False
+        return not self.rules[stage].active or self.rules[entry.displaced_from].displace_to == stage
+
     def entered(self) -> list[tuple[str, int, Entry]]:
         """List what is held now and was not before."""
         return sorted(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from stagewire import errors, names, pb
+from stagewire.rights import MOVE
 from stagewire.service import bearers, history, holdings, limits, messages, versions
 from stagewire.store import filters, lookup, pages, schema, visibility
 
@@ -195,6 +196,9 @@ def rename(tx: Tx, request: pb.RenameModelRequest) -> pb.RenameModelResponse:
     lookup.expect(request.expected_revision, row.revision, f"model {row.name!r}")
     if new == row.name:
         return pb.RenameModelResponse(model=messages.model(tx, row, tags(tx, row.id)))
+    # Whoever asks for a stage or an alias under either name finds something else there then.
+    for name in (row.name, new):
+        _demand_held(tx, row, name)
     bearers.leave(tx, row, renamed=True)
     next_number, first_number = bearers.take(tx, row, new)
     tx.update(
@@ -230,7 +234,7 @@ def delete(tx: Tx, request: pb.DeleteModelRequest) -> pb.DeleteModelResponse:
     lookup.expect(request.expected_revision, row.revision, f"model {row.name!r}")
     if not request.force:
         _refuse_used(tx, row)
-    _demand_held(tx, row)
+    _demand_held(tx, row, row.name)
     bearers.leave(tx, row, renamed=False)
     tx.update(schema.Model, {"id": row.id}, deleted=True, revision=tx.revision, update_time=tx.time)
     state = _state(tx, row.id)
@@ -250,7 +254,7 @@ def undelete(tx: Tx, request: pb.UndeleteModelRequest) -> pb.UndeleteModelRespon
     row = lookup.model_by_id_to_change(tx, request.namespace, request.model_id)
     lookup.expect(request.expected_revision, row.revision, f"model {row.name!r}")
     _refuse_living(row)
-    _demand_held(tx, row)
+    _demand_held(tx, row, row.name)
     next_number, first_number = bearers.take(tx, row, row.name)
     tx.update(
         schema.Model,
@@ -348,15 +352,18 @@ def _held(tx: Tx, model_id: str) -> tuple[list[str], list[str]]:
     return stages, [row.alias for row in tx.rows(_ALIASES, model_id=model_id)]
 
 
-def _demand_held(tx: Tx, row: lookup.Row) -> None:
-    """Refuse to hide, or bring back, what its versions hold, where the caller may not move them."""
+def _demand_held(tx: Tx, row: lookup.Row, name: str) -> None:
+    """Refuse to take away, or to bring, what a model's versions hold under a name of it.
+
+    That is to move them all, out of every active stage and from every alias or into them.
+    """
     if tx.rights.everything:
         return
-    for held in tx.rows(_HELD, model_id=row.id):
-        if held.active:
-            versions.demand_move(tx, row, stage=names.stage_key(held.stage))
-    for held in tx.rows(_ALIASES, model_id=row.id):
-        versions.demand_move(tx, row, alias=held.alias)
+    stages = {held.stage for held in tx.rows(_HELD, model_id=row.id) if held.active}
+    places = [{"stage": names.stage_key(stage)} for stage in sorted(stages)]
+    places += [{"alias": held.alias} for held in tx.rows(_ALIASES, model_id=row.id)]
+    for place in places:
+        tx.rights.demand(MOVE, row.namespace, name, caller=tx.actor, **place)
 
 
 def _refuse_living(row: lookup.Row) -> None:

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from stagewire import names, pb, rights
 from stagewire.service import history
 from stagewire.service import states as versions
-from stagewire.service.lifecycle import DISPLACEMENT, Board, Entry, Rules
+from stagewire.service.lifecycle import Board, Entry, Rules
 from stagewire.store import lookup, schema
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def apply(
     numbers = sorted({n for _, n, *_ in entered} | {n for _, n in left} | set(deleted or ()))
     if not numbers:
         return Moved()
-    _demand(tx, play)
+    _demand(tx, play, deleting=bool(deleted))
     was = _primaries(tx, owner, touched)
     _write_moves(tx, play, touched, undo or {})
     for number in numbers:
@@ -167,19 +167,21 @@ def apply(
     return Moved(now, outcomes)
 
 
-def _demand(tx: Tx, play: Play) -> None:
+def _demand(tx: Tx, play: Play, *, deleting: bool) -> None:
     """Refuse what moves versions where the caller may not.
 
     Whoever may move into a stage may have it do what its definition says: displace its holders,
     and bring them back. Everything else that leaves an active stage, and whatever enters any, is
-    the caller's own doing.
+    the caller's own doing. Stages that are not active keep nobody: they are left along with
+    others, or by deletion; but to do nothing else is to move out of them.
     """
     if tx.rights.everything:
         return
     board = play.board
-    own = {key for key, _, entry in board.entered() if entry.cause != DISPLACEMENT}
-    own |= {key for key, _ in board.left() if board.rules[key].active}
-    for key in sorted(own):
+    left = {key for key, _ in board.left()}
+    own = {key for key, _, entry in board.entered() if not board.is_defined(key, entry)}
+    own |= {key for key in left if board.rules[key].active}
+    for key in sorted(own if own or deleting else left):
         tx.rights.demand(
             rights.MOVE, play.owner.namespace, play.owner.name, stage=key, caller=tx.actor
         )

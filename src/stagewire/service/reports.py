@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from google.protobuf.duration_pb2 import Duration
 
 from stagewire import errors, names, pb
+from stagewire.rights import REPORT
 from stagewire.service import cursors, messages
 from stagewire.store import clock, lookup, schema, sessions
 from stagewire.store.given import Bulk, Given
@@ -37,6 +38,15 @@ _REPORTS_A_SECOND = 500.0
 
 _AGENT: sa.Table = schema.Table.metadata.tables["agents"]
 _DEPLOYMENT: sa.Table = schema.Table.metadata.tables["deployments"]
+_STAGES_OF = (
+    sa.select(_DEPLOYMENT.c.stage_key)
+    .where(
+        _DEPLOYMENT.c.namespace == sa.bindparam("namespace"),
+        _DEPLOYMENT.c.agent == sa.bindparam("agent"),
+    )
+    .distinct()
+    .order_by(_DEPLOYMENT.c.stage_key)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +167,9 @@ class Intake:
 def forget(tx: Tx, request: pb.ForgetAgentRequest) -> pb.ForgetAgentResponse:
     """Delete what is stored of an agent. Refuses AGENT_NOT_FOUND."""
     space = lookup.namespace(tx, request.namespace).name
+    if not tx.rights.everything:
+        for stage in tx.rows(_STAGES_OF, namespace=space, agent=request.agent):
+            tx.rights.demand(REPORT, space, stage=stage.stage_key, caller=tx.actor)
     # The agent's row first: it is the lock on the others.
     if not tx.delete(schema.Agent, namespace=space, agent=request.agent):
         raise errors.not_found(

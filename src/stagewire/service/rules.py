@@ -140,7 +140,10 @@ def _create_model(caller: Caller, request: Any) -> None:
 
 def _rename_model(caller: Caller, request: Any) -> None:
     demand(caller, EDIT, request.namespace, request.model)
-    demand(caller, EDIT, request.namespace, request.new_name)
+    # Whether there is a model of that name is not told: what is about to be made is judged.
+    space = names.namespace_or_default(request.namespace)
+    new_name = names.lookup_model(request.new_name)
+    caller.rights.demand(EDIT, space, new_name, caller=caller.name)
 
 
 def _update_version(caller: Caller, request: Any) -> None:
@@ -179,9 +182,7 @@ def _alias(caller: Caller, request: Any) -> None:
 
 def _report(caller: Caller, request: Any) -> None:
     space = see_namespace(caller, request.namespace)
-    if not request.targets and not any(
-        a.permissions & REPORT and a.namespace in (ALL, space) for a in caller.rights.allowances
-    ):
+    if not request.targets and not caller.rights.may_somewhere(REPORT, space):
         raise denied(REPORT, space, caller=caller.name)
     for target in request.targets:
         demand(caller, REPORT, space, target.model, stage=names.stage_key(target.stage))
@@ -190,9 +191,8 @@ def _report(caller: Caller, request: Any) -> None:
 def _export(caller: Caller, request: Any) -> None:
     whole = not request.namespaces or ALL in request.namespaces or request.with_log
     for space in [ALL] if whole else request.namespaces:
-        if space != ALL:
-            see_namespace(caller, space)
-        caller.rights.demand(ADMINISTER, space, caller=caller.name)
+        found = ALL if space == ALL else see_namespace(caller, space)
+        caller.rights.demand(ADMINISTER, found, caller=caller.name)
 
 
 def _watch(caller: Caller, request: Any) -> None:

@@ -129,11 +129,17 @@ def _found_namespace(tx: Tx, row: Row | None, name: str) -> Row:
 
 
 def model(tx: Tx, space: str, name: str) -> Row:
-    """Read the model that a name means: its living bearer, else the last renamed away from it."""
+    """Read the model that a name means: its living bearer, else the last renamed away from it.
+
+    A name that may not be seen means nothing, also where it is an old one: or it would tell by
+    what it means whether another model bears it now.
+    """
     name = names.lookup_model(name)
-    row = tx.row(_BEARER, namespace=space, name=name)
-    if row is None:
-        row = tx.row(_RENAMED, namespace=space, name=name)
+    row = None
+    if tx.rights.sees(space, name):
+        row = tx.row(_BEARER, namespace=space, name=name)
+        if row is None:
+            row = tx.row(_RENAMED, namespace=space, name=name)
     if row is None or not tx.rights.sees(row.namespace, row.name):
         namespace(tx, space)
         raise model_not_found(name)
@@ -210,10 +216,10 @@ def model_not_found(name: str) -> errors.RegistryError:
 def numbered(tx: Tx, space: str, name: str, number: int) -> tuple[Row, Row]:
     """Read the model and version that (name, number) means, also under an old name."""
     name = names.lookup_model(name)
-    owner = tx.row(_BY_RANGE, namespace=space, name=name, number=number)
-    if owner is not None and not tx.rights.sees(owner.namespace, owner.name):
-        raise model_not_found(name)
-    if owner is None:
+    owner = None
+    if tx.rights.sees(space, name):
+        owner = tx.row(_BY_RANGE, namespace=space, name=name, number=number)
+    if owner is None or not tx.rights.sees(owner.namespace, owner.name):
         model(tx, space, name)
         raise version_not_found(name, number)
     return owner, version(tx, owner, number)
