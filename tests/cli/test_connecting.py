@@ -74,7 +74,7 @@ def test_tls_is_spoken_with_options_before_and_after_and_variables(
 def test_a_certificate_is_shown_where_one_is_wanted(run: Run, mutual: str) -> None:
     shown = "--cert-file my.crt --key-file my.key --ca-file ca.crt"
 
-    for line in ("health", "model list"):
+    for line in ("health", "head"):
         assert run(f"{line} --address {mutual} {shown}").code == 0
         assert run(f"{line} --address {mutual} --ca-file ca.crt").code == 1
 

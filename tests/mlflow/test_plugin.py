@@ -6,9 +6,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.authorities import HERE, Authority, put
 from tests.mlflow.processes import CLIENTS, Release, run_inside
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.mlflow.conftest import StartStagewire
     from tests.mlflow.processes import MlflowServer, Stagewire
 
 #: MLflow 2.9 holds protobuf below what our messages need.
@@ -41,4 +45,23 @@ def test_the_laws_of_unmodified_clients_hold_without_http(
         REGISTRY_HTTP=stagewire.url,
         REGISTRY_IS="stagewire",
         TRACKING=mlflow_server.url,
+    )
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("release", NATIVE)
+def test_the_registry_is_reached_by_tls_either_way(
+    start_stagewire: StartStagewire, tmp_path: Path, release: Release
+) -> None:
+    authority = Authority()
+    put(tmp_path / "ca.crt", authority.pem)
+    served = start_stagewire("sqlite", **authority.issue(HERE).write(tmp_path / "tls"))
+
+    run_inside(
+        release,
+        str(CLIENTS / "tls"),
+        REGISTRY_HTTP=served.url,
+        REGISTRY_GRPC=served.grpc,
+        AUTHORITY=str(tmp_path / "ca.crt"),
+        MLFLOW_TRACKING_URI=served.url,
     )
