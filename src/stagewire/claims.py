@@ -10,8 +10,9 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from stagewire import names
+from stagewire import names, rights
 from stagewire.errors import RegistryError
+from stagewire.rights import Scope
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 PREFIX = "oidc:"
 #: More groups are refused, not cut: a caller would have other rights from one token to the next.
 MOST_GROUPS = 200
-ROLES = ("viewer", "registrar", "approver", "deployer", "editor", "admin")
-EVERY_NAMESPACE = "*"
 
 # A grant's subject has at most 256 characters, of which a group's takes "group:".
 _NAME_LENGTH = 256 - len(PREFIX)
@@ -32,20 +31,13 @@ _NO_POINTER = re.compile(r"~(?![01])")
 _Item = TypeVar("_Item")
 
 
-class Role(NamedTuple):
-    """A role in a namespace, or in every one."""
-
-    role: str
-    namespace: str
-
-
 @dataclass(frozen=True, slots=True)
 class Claims:
     """Who a token is for; `expires`, in seconds since 1970, is when it is no longer taken."""
 
     subject: str
     groups: tuple[str, ...]
-    roles: tuple[Role, ...]
+    roles: tuple[Scope, ...]
     expires: float
 
 
@@ -74,7 +66,7 @@ class Rule(NamedTuple):
     """A role for whomever a condition holds for."""
 
     condition: Condition
-    role: Role
+    role: Scope
 
     @classmethod
     def parse(cls, text: str) -> Rule:
@@ -90,15 +82,15 @@ class Rule(NamedTuple):
                 f"{text!r} can't be read; write CLAIM=VALUE=ROLE or CLAIM=VALUE=ROLE@NAMESPACE,"
                 " such as groups=ml-admins=admin@*"
             )
-        if role not in ROLES:
-            raise ValueError(f"{text!r}: there is no role {role!r}; take {', '.join(ROLES)}")
+        if role not in rights.ROLES:
+            raise ValueError(f"{text!r}: there is no role {role!r}; take {', '.join(rights.ROLES)}")
         namespace = names.namespace_or_default(namespace)
-        if namespace != EVERY_NAMESPACE and not _NAMESPACE.fullmatch(namespace):
+        if namespace != rights.ALL and not _NAMESPACE.fullmatch(namespace):
             raise ValueError(
                 f"{text!r}: {namespace!r} can't be a namespace; it has lower-case letters, digits,"
                 " '.', '_' and '-', or is '*', which means every one"
             )
-        return cls(Condition.parse(condition), Role(role, namespace))
+        return cls(Condition.parse(condition), Scope(role, namespace))
 
 
 def check_claim(claim: str) -> None:

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stagewire import claims
-from stagewire.claims import MOST_GROUPS, Claims, Condition, Reading, Role, Rule
+from stagewire import claims, rights
+from stagewire.claims import MOST_GROUPS, Claims, Condition, Reading, Rule
 from stagewire.errors import RegistryError
+from stagewire.rights import Scope
 
 END = 2_000_000_000.0
 
@@ -120,17 +121,17 @@ def test_claims_within_claims_are_found_by_a_pointer() -> None:
 
 
 def test_a_rule_gives_a_role_where_it_says() -> None:
-    def roles(rule: str, **said: Any) -> tuple[Role, ...]:
+    def roles(rule: str, **said: Any) -> tuple[Scope, ...]:
         return read({"sub": "ana", **said}, rule).roles
 
-    assert roles("team=ml=viewer", team="ml") == (Role("viewer", "default"),)
-    assert roles("team=ml=viewer@risk", team="ml") == (Role("viewer", "risk"),)
-    assert roles("team=ml=admin@*", team=["x", "ml"]) == (Role("admin", "*"),)
+    assert roles("team=ml=viewer", team="ml") == (Scope("viewer", "default"),)
+    assert roles("team=ml=viewer@risk", team="ml") == (Scope("viewer", "risk"),)
+    assert roles("team=ml=admin@*", team=["x", "ml"]) == (Scope("admin", "*"),)
     # The first and the last sign divide.
-    assert roles("dn=cn=ml,dc=x=editor", dn=["cn=ml,dc=x"]) == (Role("editor", "default"),)
-    assert roles("mail=a@b.c=editor", mail="a@b.c") == (Role("editor", "default"),)
-    assert roles("/a/b=ml=viewer", a={"b": "ml"}) == (Role("viewer", "default"),)
-    assert roles("sub=ana=viewer") == (Role("viewer", "default"),)
+    assert roles("dn=cn=ml,dc=x=editor", dn=["cn=ml,dc=x"]) == (Scope("editor", "default"),)
+    assert roles("mail=a@b.c=editor", mail="a@b.c") == (Scope("editor", "default"),)
+    assert roles("/a/b=ml=viewer", a={"b": "ml"}) == (Scope("viewer", "default"),)
+    assert roles("sub=ana=viewer") == (Scope("viewer", "default"),)
 
 
 def test_a_rule_gives_nothing_to_others() -> None:
@@ -171,7 +172,7 @@ def test_roles_add_up_in_the_order_of_the_rules() -> None:
 
     found = read({"sub": "ana", "t": ["b", "a"], "u": "a"}, *rules)
 
-    assert found.roles == (Role("viewer", "default"), Role("editor", "risk"))
+    assert found.roles == (Scope("viewer", "default"), Scope("editor", "risk"))
 
 
 @pytest.mark.parametrize(
@@ -204,7 +205,7 @@ def test_a_rule_that_means_nothing_is_refused_with_what_to_write(rule: str, why:
 @given(
     claim=st.text(min_size=1).filter(lambda text: "=" not in text),
     value=st.text(min_size=1),
-    role=st.sampled_from(claims.ROLES),
+    role=st.sampled_from(list(rights.ROLES)),
     namespace=st.sampled_from(["", "@risk", "@*"]),
 )
 def test_every_rule_that_is_taken_gives_its_role_to_its_value(
@@ -217,5 +218,5 @@ def test_every_rule_that_is_taken_gives_its_role_to_its_value(
         return
 
     assert rule.condition == (claim, value)
-    assert rule.role == Role(role, namespace[1:] or "default")
+    assert rule.role == Scope(role, namespace[1:] or "default")
     assert claims.find({claim: value}, claim) == (None if claim.startswith("/") else value)

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from stagewire.access import oidc
 from stagewire.access.oidc import MOST_CHARACTERS, Verifier
-from stagewire.claims import Claims, Role
+from stagewire.claims import Claims
 from stagewire.errors import RegistryError
+from stagewire.rights import Scope
 from stagewire.settings import ALGORITHMS
 from tests.access.issuers import (
     AUDIENCE,
@@ -377,7 +378,7 @@ def test_names_groups_and_roles_come_from_the_claims_of_the_settings(issuer: Iss
 
     assert claims.subject == "oidc:Ana Lía"
     assert claims.groups == ("ops",)
-    assert claims.roles == (Role("editor", "default"), Role("admin", "*"))
+    assert claims.roles == (Scope("editor", "default"), Scope("admin", "*"))
 
 
 def test_a_provider_that_vouches_for_everybody_is_narrowed_to_ours(issuer: Issuer) -> None:

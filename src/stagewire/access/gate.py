@@ -21,7 +21,6 @@ from cachetools import LRUCache
 from stagewire import pb, rights
 from stagewire.callers import ANONYMOUS, Caller
 from stagewire.errors import RegistryError
-from stagewire.rights import Scope
 from stagewire.service import tokens
 from stagewire.service.refusals import Attempt
 from stagewire.service.tail import not_fresh
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from stagewire.access.directory import Directory
     from stagewire.access.ledger import Ledger
     from stagewire.access.oidc import Claims, Verifier
+    from stagewire.rights import Scope
     from stagewire.service.tail import Tail
 
 _TOKEN = pb.AUTHENTICATION_METHOD_TOKEN
@@ -169,8 +169,7 @@ class Gate:
         caller = Caller(
             name=claims.subject, method=_OIDC, groups=claims.groups, expires=claims.expires
         )
-        given = frozenset(Scope(role.role, role.namespace) for role in claims.roles)
-        return self._with_rights(replace(caller, given=given))
+        return self._with_rights(replace(caller, given=frozenset(claims.roles)))
 
     def _by_certificate(self, shown: Shown) -> Caller:
         return self._with_rights(

@@ -73,6 +73,9 @@ async def open_gate(
             "--tls-client-ca-file"
         )
     verifier = Verifier(settings) if settings.oidc_issuer else None
+    if verifier is not None:
+        # Nobody waits for it; a provider that can't be asked is in the log from the start.
+        executor.submit(verifier.fetch_keys)
     return Gate(directory, tail, Ledger(database, executor), executor, verifier)
 
 
