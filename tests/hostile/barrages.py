@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 MEBIBYTE = 1 << 20
 #: What caches and pools fill up with once, before growth is looked for.
 WARMING = 0.3
-MOST_GROWTH_BYTES = 24 * MEBIBYTE
+MOST_GROWTH_BYTES = 48 * MEBIBYTE
 #: So long a server may take for one request without being told of.
 LONG_SECONDS = 0.2
 _MOST_TOLD = 10
@@ -51,6 +51,8 @@ class Kind:
     #: How many are sent in short, and at length.
     few: int = 200
     many: int = 10_000
+    #: How many are under way at once.
+    at_once: int = 1
 
     def __str__(self) -> str:
         """Name it."""
@@ -75,16 +77,17 @@ class Tally:
             self.problems.append(problem)
 
 
-def fire(target: Target, kind: Kind, count: int, *, threads: int = 1) -> Tally:
-    """Send so many requests of a kind, and judge what came of them."""
+def fire(target: Target, kind: Kind, *, many: bool) -> Tally:
+    """Send the requests of a kind, and judge what came of them."""
+    count = kind.many if many else kind.few
     tally = Tally(kind)
     logged = len(target.process.said())
     warm = max(1, int(count * WARMING))
-    _send(target, tally, range(warm), threads)
+    _send(target, tally, range(warm))
     resident, used = target.resident_bytes(), target.cpu_seconds()
-    _send(target, tally, range(warm, count), threads)
-    if not target.alive:
-        tally.object_to(f"it died: {target.process.said()[-2000:]}")
+    _send(target, tally, range(warm, count))
+    if not (target.alive and target.process.healthy()):
+        tally.object_to(f"it is ill: {target.process.said()[-2000:]}")
         return tally
     tally.grown_bytes = target.resident_bytes() - resident
     tally.cpu_seconds = target.cpu_seconds() - used
@@ -98,7 +101,7 @@ def fire(target: Target, kind: Kind, count: int, *, threads: int = 1) -> Tally:
     return tally
 
 
-def _send(target: Target, tally: Tally, numbers: range, threads: int) -> None:
+def _send(target: Target, tally: Tally, numbers: range) -> None:
     lock = threading.Lock()
     waiting = iter(numbers)
 
@@ -118,8 +121,8 @@ def _send(target: Target, tally: Tally, numbers: range, threads: int) -> None:
                     if min(took, used) > LONG_SECONDS:
                         tally.slow[number] = round(used, 2)
 
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(work, range(threads)))
+    with ThreadPoolExecutor(tally.kind.at_once) as pool:
+        list(pool.map(work, range(tally.kind.at_once)))
 
 
 def _judge(target: Target, tally: Tally, number: int, answer: Answer) -> None:

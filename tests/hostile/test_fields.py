@@ -29,6 +29,6 @@ def test_what_surrounds_a_hostile_text_is_no_mistake_itself(target: Target) -> N
 def test_a_hostile_text_is_refused_or_kept_and_is_never_anything_but_a_text(
     target: Target, kind: Kind, many: bool
 ) -> None:
-    tally = fire(target, kind, kind.many if many else kind.few)
+    tally = fire(target, kind, many=many)
 
     assert not tally.problems, "\n".join(tally.problems)
