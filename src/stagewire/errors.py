@@ -71,6 +71,8 @@ CODES: dict[str, str] = {
     "SLOW_CONSUMER": "RESOURCE_EXHAUSTED",
     "OVERLOADED": "RESOURCE_EXHAUSTED",
     "TOO_MANY_WATCHES": "RESOURCE_EXHAUSTED",
+    "QUOTA_EXCEEDED": "RESOURCE_EXHAUSTED",
+    "RATE_LIMITED": "RESOURCE_EXHAUSTED",
     "DEADLINE_PASSED": "DEADLINE_EXCEEDED",
     "DATABASE_UNAVAILABLE": "UNAVAILABLE",
     "SHUTTING_DOWN": "UNAVAILABLE",
@@ -100,6 +102,14 @@ class PreconditionViolation:
     description: str
 
 
+@dataclass(frozen=True, slots=True)
+class QuotaViolation:
+    """One quota that is used up, and whose it is."""
+
+    subject: str
+    description: str
+
+
 @dataclass
 class RegistryError(Exception):
     """A refusal. `reason` is an `ErrorReason` without its prefix."""
@@ -108,6 +118,7 @@ class RegistryError(Exception):
     message: str
     fields: Sequence[FieldViolation] = ()
     preconditions: Sequence[PreconditionViolation] = ()
+    quotas: Sequence[QuotaViolation] = ()
     resource_type: str = ""
     resource_name: str = ""
     metadata: Mapping[str, str] = field(default_factory=dict)

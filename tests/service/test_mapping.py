@@ -42,12 +42,14 @@ def unset(messages: Iterable[Message]) -> set[str]:
 
 
 def test_every_field_of_a_namespace_is_set(registry: Registry) -> None:
-    wanted = pb.Namespace(name="risk", description="the risk team")
+    quota = pb.Quota(max_models=1, max_versions=2, max_watches=3, requests_per_second=4)
+    wanted = pb.Namespace(name="risk", description="the risk team", quota=quota)
     registry.CreateNamespace(pb.CreateNamespaceRequest(namespace=wanted), ANONYMOUS)
 
     got = registry.GetNamespace(pb.GetNamespaceRequest(name="risk"), ANONYMOUS).namespace
 
     assert unset([got]) == set()
+    assert got.quota == quota
 
 
 def test_every_field_of_a_stage_is_set(registry: Registry) -> None:

@@ -51,7 +51,7 @@ _CODES = {
     "DEADLINE_EXCEEDED": "DEADLINE_EXCEEDED",
 }
 #: Reasons whose gRPC code would make a client repeat what can't succeed.
-_REASONS = {"TRANSACTION_TOO_LARGE": INVALID}
+_REASONS = {"TRANSACTION_TOO_LARGE": INVALID, "QUOTA_EXCEEDED": INVALID}
 
 SEE_DOCS = " See the API docs for more information about request parameters."
 #: More of a refused value than anyone reads.

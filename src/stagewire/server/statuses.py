@@ -69,6 +69,16 @@ def _details(error: errors.RegistryError) -> Iterator[Message]:
                 for violation in error.fields[:_MOST_VIOLATIONS]
             ]
         )
+    if error.quotas:
+        yield error_details_pb2.QuotaFailure(
+            violations=[
+                error_details_pb2.QuotaFailure.Violation(
+                    subject=_clipped(violation.subject, _LONGEST_SUBJECT),
+                    description=_clipped(violation.description, _LONGEST_DESCRIPTION),
+                )
+                for violation in error.quotas[:_MOST_VIOLATIONS]
+            ]
+        )
     if error.preconditions:
         yield error_details_pb2.PreconditionFailure(
             violations=[

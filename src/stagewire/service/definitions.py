@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from stagewire import errors, names, pb
-from stagewire.service import exports, history, messages, rows
+from stagewire.service import exports, history, messages, quotas, rows
 from stagewire.store import lookup, schema
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ def _is_pristine(tx: Tx, row: Any, defined: dict[str, lookup.Row]) -> bool:
 def _create(tx: Tx, record: pb.NamespaceRecord) -> None:
     tx.insert(schema.Namespace, name=record.namespace.name, **_values(tx, record.namespace))
     row = tx.rows(_SPACE, name=record.namespace.name)[0]
+    quotas.settle(tx, row.name, row)
     state = messages.namespace(tx, row)
     history.record_namespace(tx, pb.CHANGE_KIND_NAMESPACE_CREATED, state)
     _put(tx, record.namespace.name, record.stages, {})
@@ -88,7 +89,9 @@ def _take_over(
 ) -> None:
     """Make a namespace that nothing depends on the one that was exported."""
     tx.update(schema.Namespace, {"name": row.name}, **_values(tx, record.namespace))
-    state = messages.namespace(tx, tx.rows(_SPACE, name=row.name)[0])
+    taken = tx.rows(_SPACE, name=row.name)[0]
+    quotas.settle(tx, row.name, taken)
+    state = messages.namespace(tx, taken)
     history.record_namespace(tx, pb.CHANGE_KIND_NAMESPACE_CREATED, state)
     kept = {names.stage_key(stage.name) for stage in record.stages}
     for key, old in defined.items():
@@ -107,6 +110,8 @@ def _complete(
 ) -> None:
     """Add the stages that a namespace in use lacks; the others have to agree."""
     differing = ["description"] if row.description != record.namespace.description else []
+    if quotas.of(row) != quotas.of(SimpleNamespace(**quotas.values(record.namespace))):
+        differing.append("quota")
     missing = []
     for stage in record.stages:
         there = defined.get(names.stage_key(stage.name))
@@ -144,4 +149,4 @@ def _put(tx: Tx, space: str, stages: Iterable[pb.Stage], defined: dict[str, look
 
 def _values(tx: Tx, message: pb.Namespace) -> dict[str, Any]:
     stamps = rows.times(message, revision=tx.revision, now=tx.time)
-    return {"description": message.description, **stamps}
+    return {"description": message.description, **quotas.values(message), **stamps}

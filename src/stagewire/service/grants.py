@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 MOST_SHOWN = 1000
 
 _GRANT = sa.select(schema.Grant).where(schema.Grant.id == sa.bindparam("id"))
+_OF_NAMESPACE = (
+    sa.select(schema.Grant)
+    .where(schema.Grant.namespace == sa.bindparam("namespace"))
+    .order_by(schema.Grant.create_time, schema.Grant.id)
+)
 _SAME = sa.select(schema.Grant).where(
     schema.Grant.subject == sa.bindparam("subject"),
     schema.Grant.role == sa.bindparam("role"),
@@ -160,6 +165,13 @@ def delete(tx: Tx, request: pb.DeleteGrantRequest) -> pb.DeleteGrantResponse:
         keep_an_admin(tx, besides_grant=row.id)
     history.record_grant(tx, pb.CHANGE_KIND_GRANT_DELETED, messages.grant(tx, row))
     return pb.DeleteGrantResponse()
+
+
+def forget(tx: Tx, space: str) -> None:
+    """Take back every grant on a namespace, which is locked, and no other."""
+    for row in tx.rows(_OF_NAMESPACE, namespace=space):
+        tx.delete(schema.Grant, id=row.id)
+        history.record_grant(tx, pb.CHANGE_KIND_GRANT_DELETED, messages.grant(tx, row))
 
 
 def keep_an_admin(tx: Tx, *, besides_grant: str = "", besides_token: str = "") -> None:

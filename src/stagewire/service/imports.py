@@ -19,6 +19,7 @@ from stagewire.service import (
     history,
     identities,
     metrics,
+    quotas,
     rows,
     versions,
 )
@@ -49,6 +50,7 @@ def apply(tx: Tx, request: pb.ImportRegistryRequest) -> pb.ImportRegistryRespons
     identities.take_in_names(batch)
     if batch.conflicts and request.on_conflict != pb.IMPORT_CONFLICT_POLICY_SKIP:
         raise _refusal(batch.conflicts)
+    _count(batch)
     _record(batch)
     return pb.ImportRegistryResponse(
         imported=batch.imported, unchanged=batch.unchanged, conflicts=batch.conflicts
@@ -204,6 +206,19 @@ def _points(batch: Batch) -> None:
         logged = metrics.add(batch.tx, *place, points.metrics)
         batch.imported += bool(logged)
         batch.unchanged += not logged
+
+
+def _count(batch: Batch) -> None:
+    """Count what came in. Whoever imports runs the registry, and brings back all or nothing."""
+    found = {space: [0, 0] for space in sorted(batch.defined)}
+    for model_id in batch.new_models:
+        owner = batch.owners[model_id]
+        found[owner.namespace][0] += not owner.deleted
+    for (model_id, _), row in batch.present(batch.new_versions).items():
+        owner = batch.owners[model_id]
+        found[owner.namespace][1] += not (row.deleted or owner.deleted)
+    for space, (more_models, more_versions) in found.items():
+        quotas.count(batch.tx, space, models=more_models, versions=more_versions, may_exceed=True)
 
 
 def _record(batch: Batch) -> None:

@@ -16,11 +16,11 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from stagewire import pb
 from stagewire.rights import Scope
+from stagewire.service import quotas
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    import sqlalchemy as sa
     from google.protobuf.message import Message
 
     from stagewire.store.transactions import Tx
@@ -70,9 +70,9 @@ def _stamp(message: Any, row: Any, tx: Tx) -> None:
         message.update_time.CopyFrom(timestamp(row.update_time))
 
 
-def namespace(tx: Tx, row: sa.Row[Any]) -> pb.Namespace:
+def namespace(tx: Tx, row: Any) -> pb.Namespace:
     """Map a namespace."""
-    message = pb.Namespace(name=row.name, description=row.description)
+    message = pb.Namespace(name=row.name, description=row.description, quota=quotas.of(row))
     _stamp(message, row, tx)
     return message
 

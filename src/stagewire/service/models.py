@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from stagewire import errors, names, pb
 from stagewire.rights import MOVE
-from stagewire.service import bearers, history, holdings, limits, messages, versions
+from stagewire.service import bearers, history, holdings, limits, messages, quotas, versions
 from stagewire.store import filters, lookup, pages, schema, visibility
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ def create(tx: Tx, request: pb.CreateModelRequest) -> pb.CreateModelResponse:
         model_id=values["id"],
     )
     tx.update(schema.Name, {"namespace": space, "name": name}, model_id=values["id"])
+    quotas.count(tx, space, models=1)
     state = messages.model(tx, SimpleNamespace(**values), request.model.tags)
     history.record_model(
         tx,
@@ -237,6 +238,7 @@ def delete(tx: Tx, request: pb.DeleteModelRequest) -> pb.DeleteModelResponse:
     _demand_held(tx, row, row.name)
     bearers.leave(tx, row, renamed=False)
     tx.update(schema.Model, {"id": row.id}, deleted=True, revision=tx.revision, update_time=tx.time)
+    quotas.count(tx, space, models=-1, versions=-quotas.versions_of(tx, space, row.id))
     state = _state(tx, row.id)
     stages, aliases = _held(tx, row.id)
     history.record_model(
@@ -265,6 +267,8 @@ def undelete(tx: Tx, request: pb.UndeleteModelRequest) -> pb.UndeleteModelRespon
         revision=tx.revision,
         update_time=tx.time,
     )
+    back = quotas.versions_of(tx, row.namespace, row.id)
+    quotas.count(tx, row.namespace, models=1, versions=back)
     state = _state(tx, row.id)
     stages, aliases = _held(tx, row.id)
     history.record_model(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from stagewire import errors, pb
-from stagewire.service import history, messages, webhooks
+from stagewire.service import grants, history, limits, messages, quotas, webhooks
 from stagewire.store import lookup, pages, schema, visibility
 from stagewire.store.transactions import Again
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from stagewire.store.transactions import Tx
 
 DEFAULT = "default"
+_UPDATABLE = frozenset({"description", "quota", *(f"quota.{name}" for name in quotas.FIELDS)})
 
 # Entering Staging or Production displaces into Archived, so promoting an older version takes
 # effect; several holders remain possible with `displace: KEEP`.
@@ -39,15 +40,18 @@ def create(tx: Tx, request: pb.CreateNamespaceRequest) -> pb.CreateNamespaceResp
     values = {
         "name": wanted.name,
         "description": wanted.description,
+        **quotas.values(wanted),
         "revision": tx.revision,
         "create_time": tx.time,
         "update_time": tx.time,
     }
     tx.insert(schema.Namespace, **values)
-    state = pb.Namespace(name=wanted.name, description=wanted.description)
+    row = SimpleNamespace(**values)
+    quotas.settle(tx, wanted.name, row)
+    state = messages.namespace(tx, row)
     history.record_namespace(tx, pb.CHANGE_KIND_NAMESPACE_CREATED, state)
     for name, position, active, occupancy, displace_to in _DEFAULT_STAGES:
-        row: dict[str, Any] = {
+        stage_row: dict[str, Any] = {
             "namespace": wanted.name,
             "name": name,
             "description": "",
@@ -59,8 +63,8 @@ def create(tx: Tx, request: pb.CreateNamespaceRequest) -> pb.CreateNamespaceResp
             "create_time": tx.time,
             "update_time": tx.time,
         }
-        tx.insert(schema.Stage, key=name.casefold(), **row)
-        stage = messages.stage(tx, SimpleNamespace(**row))
+        tx.insert(schema.Stage, key=name.casefold(), **stage_row)
+        stage = messages.stage(tx, SimpleNamespace(**stage_row))
         history.record_stage(tx, pb.CHANGE_KIND_STAGE_CREATED, stage)
     return pb.CreateNamespaceResponse(namespace=state)
 
@@ -78,9 +82,12 @@ def ensure_default(tx: Tx) -> bool:
 
 
 def get(tx: Tx, request: pb.GetNamespaceRequest) -> pb.GetNamespaceResponse:
-    """Return one namespace."""
+    """Return one namespace, with what it holds where a quota limits that."""
     row = lookup.namespace(tx, request.name)
-    return pb.GetNamespaceResponse(namespace=messages.namespace(tx, row))
+    return pb.GetNamespaceResponse(
+        namespace=messages.namespace(tx, row),
+        usage=quotas.usage(tx, row.name) if quotas.limited(row) else None,
+    )
 
 
 def list_(tx: Tx, request: pb.ListNamespacesRequest) -> pb.ListNamespacesResponse:
@@ -96,6 +103,31 @@ def list_(tx: Tx, request: pb.ListNamespacesRequest) -> pb.ListNamespacesRespons
     return pb.ListNamespacesResponse(
         namespaces=[messages.namespace(tx, row) for row in rows], next_page_token=token
     )
+
+
+def update(tx: Tx, request: pb.UpdateNamespaceRequest) -> pb.UpdateNamespaceResponse:
+    """Change a namespace's description or quota."""
+    paths = limits.mask_paths(request.update_mask, _UPDATABLE)
+    row = lookup.namespace_to_change(tx, request.name)
+    lookup.expect(request.expected_revision, row.revision, f"namespace {row.name!r}")
+    wanted: dict[str, Any] = {}
+    for path in paths:
+        if path == "description":
+            wanted[path] = request.update.description
+        elif path == "quota":
+            wanted = {**quotas.values(request.update), **wanted}
+        else:
+            field = path.removeprefix("quota.")
+            wanted[field] = getattr(request.update.quota, field)
+    if all(getattr(row, name) == value for name, value in wanted.items()):
+        return pb.UpdateNamespaceResponse(namespace=messages.namespace(tx, row))
+    values = {**wanted, "revision": tx.revision, "update_time": tx.time}
+    tx.update(schema.Namespace, {"name": row.name}, **values)
+    changed = SimpleNamespace(**{**row._asdict(), **values})
+    quotas.settle(tx, row.name, changed)
+    state = messages.namespace(tx, changed)
+    history.record_namespace(tx, pb.CHANGE_KIND_NAMESPACE_UPDATED, state)
+    return pb.UpdateNamespaceResponse(namespace=state)
 
 
 def delete(tx: Tx, request: pb.DeleteNamespaceRequest) -> pb.DeleteNamespaceResponse:
@@ -118,8 +150,11 @@ def delete(tx: Tx, request: pb.DeleteNamespaceRequest) -> pb.DeleteNamespaceResp
     for stage in lookup.stages(tx, row.name).values():
         history.record_stage(tx, pb.CHANGE_KIND_STAGE_DELETED, messages.stage(tx, stage))
     webhooks.forget(tx, row.name)
+    # Or they would hold again, of whoever makes a namespace of this name one day.
+    grants.forget(tx, row.name)
     tx.delete(schema.Stage, namespace=row.name)
     tx.delete(schema.Name, namespace=row.name)
+    tx.delete(schema.NamespaceUsage, namespace=row.name)
     tx.delete(schema.Namespace, name=row.name)
     # After the row that reports hold on to, so that none is written behind these.
     tx.delete(schema.Agent, namespace=row.name)

@@ -53,6 +53,7 @@ class Registry:
     CreateNamespace = write(namespaces.create)
     GetNamespace = read(namespaces.get)
     ListNamespaces = read(namespaces.list_)
+    UpdateNamespace = write(namespaces.update)
     DeleteNamespace = write(namespaces.delete)
 
     CreateModel = write(models.create)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from stagewire import errors, names, pb
-from stagewire.service import audit, messages, metrics, rows, versions
+from stagewire.service import audit, messages, metrics, quotas, rows, versions
 from stagewire.store import schema
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _PAGE = 200
 _PAGE_BYTES = 1024 * 1024
 _HEAD = sa.select(schema.LogHead)
+_NAMESPACES = sa.select(schema.Namespace)
 _ORDER = {table.name: place for place, table in enumerate(schema.Table.metadata.sorted_tables)}
 _EMPTIED = (
     schema.LogModel,
@@ -31,6 +32,7 @@ _EMPTIED = (
     schema.Text,
     schema.Request,
     schema.Stage,
+    schema.NamespaceUsage,
     schema.Namespace,
 )
 
@@ -82,6 +84,8 @@ def restore(tx: Tx, records: Iterable[pb.RegistryRecord]) -> int:
         else:
             _put(tx, waiting, record, spaces)
     waiting.flush()
+    for row in tx.rows(_NAMESPACES):
+        quotas.settle(tx, row.name, row)
     tx.update(
         schema.LogHead,
         {"id": 1},
@@ -152,12 +156,13 @@ def _put(tx: Tx, waiting: _Rows, record: pb.RegistryRecord, spaces: dict[str, st
 def _put_namespace(waiting: _Rows, record: pb.NamespaceRecord) -> None:
     space = record.namespace
     stamps = rows.times(space, revision=space.revision, now=0)
-    waiting.put(schema.Namespace, {"name": space.name, "description": space.description, **stamps})
+    values = {"description": space.description, **quotas.values(space)}
+    waiting.put(schema.Namespace, {"name": space.name, **values, **stamps})
     for stage in record.stages:
-        values = rows.stage(stage)
+        definition = rows.stage(stage)
         stamps = rows.times(stage, revision=stage.revision, now=0)
         key = names.stage_key(stage.name)
-        waiting.put(schema.Stage, {"namespace": space.name, "key": key, **values, **stamps})
+        waiting.put(schema.Stage, {"namespace": space.name, "key": key, **definition, **stamps})
 
 
 def _put_text(waiting: _Rows, record: pb.TextRecord) -> None:

@@ -134,6 +134,13 @@ def _by_id(needs: Permission) -> Rule:
     return Rule(needs, _namespace(SEE).judge)
 
 
+def _update_namespace(caller: Caller, request: Any) -> None:
+    # How much it may have is not for its own admins to say.
+    space = see_namespace(caller, request.name)
+    own = set(request.update_mask.paths) <= {"description"}
+    caller.rights.demand(ADMINISTER, space if own else ALL, caller=caller.name)
+
+
 def _create_model(caller: Caller, request: Any) -> None:
     demand(caller, REGISTER, request.namespace, request.model.name)
 
@@ -205,6 +212,7 @@ RULES: dict[str, Rule] = {
     "CreateNamespace": _registry(),
     "GetNamespace": _namespace(SEE, "name"),
     "ListNamespaces": _anyone(),
+    "UpdateNamespace": Rule(ADMINISTER, _update_namespace),
     "DeleteNamespace": _registry(),
     "CreateModel": Rule(REGISTER, _create_model),
     "GetModel": _found(),

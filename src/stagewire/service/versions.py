@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from stagewire import errors, names, pb, sources
 from stagewire.rights import MOVE
-from stagewire.service import history, limits, messages, metrics, moves, states
+from stagewire.service import history, limits, messages, metrics, moves, quotas, states
 from stagewire.service.messages import Satellites
 from stagewire.store import filters, lookup, pages, schema, visibility
 
@@ -120,6 +120,7 @@ def _add(
     }
     tx.insert(schema.Version, **values)
     insert_satellites(tx, owner.id, number, satellites)
+    quotas.count(tx, owner.namespace, versions=1)
     state = messages.version(tx, SimpleNamespace(**values), owner, satellites)
     history.record_version(
         tx,
@@ -419,6 +420,7 @@ def delete(tx: Tx, request: pb.DeleteModelVersionRequest) -> pb.DeleteModelVersi
         demand_move(tx, owner, alias=alias)
     end_aliases(tx, owner.id, state.aliases)
     moves.end(tx, owner, row.number, found)
+    quotas.count(tx, owner.namespace, versions=-1)
     return pb.DeleteModelVersionResponse(version=states.reload(tx, owner, row.number))
 
 
@@ -458,6 +460,7 @@ def undelete(tx: Tx, request: pb.UndeleteModelVersionRequest) -> pb.UndeleteMode
         mlflow_time=tx.time,
     )
     tx.update(schema.Model, {"id": owner.id}, mlflow_time=tx.time)
+    quotas.count(tx, owner.namespace, versions=1)
     state = states.reload(tx, owner, row.number)
     history.record_version(
         tx,

@@ -87,13 +87,16 @@ def namespace(tx: Tx, name: str) -> Row:
 def namespace_to_write_in(tx: Tx, name: str) -> Row:
     """Read a namespace and keep its definitions from changing until the commit."""
     name = names.namespace_or_default(name)
-    return _found_namespace(tx, tx.row(_NAMESPACE_SHARED, name=name), name)
+    row = _found_namespace(tx, tx.row(_NAMESPACE_SHARED, name=name), name)
+    tx.spaces[row.name] = row
+    return row
 
 
 def namespace_to_change(tx: Tx, name: str) -> Row:
     """Read a namespace and lock it alone, for changes of its definitions."""
     name = names.namespace_or_default(name)
     row = _found_namespace(tx, tx.row(_NAMESPACE_OWNED, name=name), name)
+    tx.spaces[row.name] = row
     tx.locked()
     return row
 

@@ -113,9 +113,23 @@ class Namespace(Table):
     __tablename__ = "namespaces"
     name: Mapped[str] = mapped_column(primary_key=True)
     description: Mapped[str]
+    # The quota; 0 means no limit.
+    max_models: Mapped[int] = mapped_column(server_default=sa.text("0"), default=0)
+    max_versions: Mapped[int] = mapped_column(server_default=sa.text("0"), default=0)
+    max_watches: Mapped[int] = mapped_column(server_default=sa.text("0"), default=0)
+    requests_per_second: Mapped[int] = mapped_column(server_default=sa.text("0"), default=0)
     revision: Mapped[int]
     create_time: Mapped[int]
     update_time: Mapped[int]
+
+
+class NamespaceUsage(Table):
+    """What a namespace holds that has a quota of it; others have no row that writers wait for."""
+
+    __tablename__ = "namespace_usage"
+    namespace: Mapped[str] = mapped_column(sa.ForeignKey("namespaces.name"), primary_key=True)
+    models: Mapped[int]
+    versions: Mapped[int]
 
 
 class Stage(Table):

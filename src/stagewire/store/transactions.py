@@ -77,6 +77,8 @@ class Tx:
         #: What the method under way needs of whatever it finds by an id.
         self.needs = SEE
         self.records: list[pb.ChangeRecord] = []
+        #: The namespaces whose definitions are locked by this transaction, as they are.
+        self.spaces: dict[str, sa.Row[Any]] = {}
         self.touched: dict[str, dict[tuple[Any, ...], None]] = {}
         self.locked: Callable[[], None] = lambda: None
 

@@ -225,6 +225,16 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """RESOURCE_EXHAUSTED. The server holds all the watches it admits; RetryInfo says
     when to try again. Example: one watch more than --max-watches.
     """
+    ERROR_REASON_QUOTA_EXCEEDED: _ErrorReason.ValueType  # 134
+    """RESOURCE_EXHAUSTED. The namespace's quota, or the caller's share of the server, is used
+    up; waiting does not help. Metadata: quota, limit, used, namespace. Example: one model
+    more than max_models.
+    """
+    ERROR_REASON_RATE_LIMITED: _ErrorReason.ValueType  # 135
+    """RESOURCE_EXHAUSTED. The caller, its address or the namespace calls more often than it
+    may; RetryInfo says when to try again. Metadata: quota, limit, subject. Example: a loop
+    without a pause.
+    """
     ERROR_REASON_DEADLINE_PASSED: _ErrorReason.ValueType  # 150
     """DEADLINE_EXCEEDED. The deadline had passed before work began; nothing was done.
     Example: a call queued behind slow ones.
@@ -468,6 +478,16 @@ to try again. Example: a burst beyond the pool's queue.
 ERROR_REASON_TOO_MANY_WATCHES: ErrorReason.ValueType  # 133
 """RESOURCE_EXHAUSTED. The server holds all the watches it admits; RetryInfo says
 when to try again. Example: one watch more than --max-watches.
+"""
+ERROR_REASON_QUOTA_EXCEEDED: ErrorReason.ValueType  # 134
+"""RESOURCE_EXHAUSTED. The namespace's quota, or the caller's share of the server, is used
+up; waiting does not help. Metadata: quota, limit, used, namespace. Example: one model
+more than max_models.
+"""
+ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 135
+"""RESOURCE_EXHAUSTED. The caller, its address or the namespace calls more often than it
+may; RetryInfo says when to try again. Metadata: quota, limit, subject. Example: a loop
+without a pause.
 """
 ERROR_REASON_DEADLINE_PASSED: ErrorReason.ValueType  # 150
 """DEADLINE_EXCEEDED. The deadline had passed before work began; nothing was done.

@@ -22,11 +22,12 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from modelregistry.v1 import limits_pb2 as modelregistry_dot_v1_dot_limits__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(modelregistry/v1/namespace_service.proto\x12\x10modelregistry.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dmodelregistry/v1/limits.proto\"\xd6\x01\n\tNamespace\x12\x37\n\x04name\x18\x01 \x01(\tB)\x92\x82\x19%\x08\x01\x10?:\x1f[a-z0-9]([a-z0-9._-]*[a-z0-9])?\x12\x1c\n\x0b\x64\x65scription\x18\x02 \x01(\tB\x07\x92\x82\x19\x03\x10\x88\'\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x9d\x01\n\x16\x43reateNamespaceRequest\x12\x36\n\tnamespace\x18\x01 \x01(\x0b\x32\x1b.modelregistry.v1.NamespaceB\x06\x92\x82\x19\x02@\x01\x12\x1b\n\nrequest_id\x18\x02 \x01(\tB\x07\x92\x82\x19\x03\x10\x80\x01\x12\x17\n\x06reason\x18\x03 \x01(\tB\x07\x92\x82\x19\x03\x10\xe8\x07\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"[\n\x17\x43reateNamespaceResponse\x12.\n\tnamespace\x18\x01 \x01(\x0b\x32\x1b.modelregistry.v1.Namespace\x12\x10\n\x08revision\x18\x02 \x01(\x03\"K\n\x13GetNamespaceRequest\x12\x16\n\x04name\x18\x01 \x01(\tB\x08\x92\x82\x19\x04\x08\x01\x10?\x12\x1c\n\x0cmin_revision\x18\x02 \x01(\x03\x42\x06\x92\x82\x19\x02(\x00\"X\n\x14GetNamespaceResponse\x12.\n\tnamespace\x18\x01 \x01(\x0b\x32\x1b.modelregistry.v1.Namespace\x12\x10\n\x08revision\x18\x02 \x01(\x03\"p\n\x15ListNamespacesRequest\x12\x1c\n\tpage_size\x18\x01 \x01(\x05\x42\t\x92\x82\x19\x05(\x00\x30\xe8\x07\x12\x1b\n\npage_token\x18\x02 \x01(\tB\x07\x92\x82\x19\x03\x10\x80 \x12\x1c\n\x0cmin_revision\x18\x03 \x01(\x03\x42\x06\x92\x82\x19\x02(\x00\"t\n\x16ListNamespacesResponse\x12/\n\nnamespaces\x18\x01 \x03(\x0b\x32\x1b.modelregistry.v1.Namespace\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x03\"\x89\x01\n\x16\x44\x65leteNamespaceRequest\x12\x16\n\x04name\x18\x01 \x01(\tB\x08\x92\x82\x19\x04\x08\x01\x10?\x12!\n\x11\x65xpected_revision\x18\x02 \x01(\x03\x42\x06\x92\x82\x19\x02(\x00\x12\x1b\n\nrequest_id\x18\x03 \x01(\tB\x07\x92\x82\x19\x03\x10\x80\x01\x12\x17\n\x06reason\x18\x04 \x01(\tB\x07\x92\x82\x19\x03\x10\xe8\x07\"+\n\x17\x44\x65leteNamespaceResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\x32\xa6\x03\n\x10NamespaceService\x12\x66\n\x0f\x43reateNamespace\x12(.modelregistry.v1.CreateNamespaceRequest\x1a).modelregistry.v1.CreateNamespaceResponse\x12]\n\x0cGetNamespace\x12%.modelregistry.v1.GetNamespaceRequest\x1a&.modelregistry.v1.GetNamespaceResponse\x12\x63\n\x0eListNamespaces\x12\'.modelregistry.v1.ListNamespacesRequest\x1a(.modelregistry.v1.ListNamespacesResponse\x12\x66\n\x0f\x44\x65leteNamespace\x12(.modelregistry.v1.DeleteNamespaceRequest\x1a).modelregistry.v1.DeleteNamespaceResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(modelregistry/v1/namespace_service.proto\x12\x10modelregistry.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dmodelregistry/v1/limits.proto\"\xfe\x01\n\tNamespace\x12\x37\n\x04name\x18\x01 \x01(\tB)\x92\x82\x19%\x08\x01\x10?:\x1f[a-z0-9]([a-z0-9._-]*[a-z0-9])?\x12\x1c\n\x0b\x64\x65scription\x18\x02 \x01(\tB\x07\x92\x82\x19\x03\x10\x88\'\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x05quota\x18\x06 \x01(\x0b\x32\x17.modelregistry.v1.Quota\"\x97\x01\n\x05Quota\x12 \n\nmax_models\x18\x01 \x01(\x03\x42\x0c\x92\x82\x19\x08(\x00\x30\x80\x94\xeb\xdc\x03\x12\"\n\x0cmax_versions\x18\x02 \x01(\x03\x42\x0c\x92\x82\x19\x08(\x00\x30\x80\x94\xeb\xdc\x03\x12\x1f\n\x0bmax_watches\x18\x03 \x01(\x03\x42\n\x92\x82\x19\x06(\x00\x30\xc0\x84=\x12\'\n\x13requests_per_second\x18\x04 \x01(\x03\x42\n\x92\x82\x19\x06(\x00\x30\xc0\x84=\"2\n\x0eNamespaceUsage\x12\x0e\n\x06models\x18\x01 \x01(\x03\x12\x10\n\x08versions\x18\x02 \x01(\x03\"\x9d\x01\n\x16\x43reateNamespaceRequest\x12\x36\n\tnamespace\x18\x01 \x01(\x0b\x32\x1b.modelregistry.v1.NamespaceB\x06\x92\x82\x19\x02@\x01\x12\x1b\n\nrequest_id\x18\x02 \x01(\tB\x07\x92\x82\x19\x03\x10\x80\x01\x12\x17\n\x06reason\x18\x03 \x01(\tB\x07\x92\x82\x19\x03\x10\xe8\x07\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"[\n\x17\x43reateNamespaceResponse\x12.\n\tnamespace\x18\x01 \x01(\x0b\x32\x1b.modelregistry.v1.Namespace\x12\x10\n\x08revision\x18\x02 \x01(\x03\"K\n\x13GetNamespaceRequest\x12\x16\n\x04name\x18\x01 \x01(\tB\x08\x92\x82\x19\x04\x08\x01\x10?\x12\x1c\n\x0cmin_revision\x18\x02 \x01(\x03\x42\x06\x92\x82\x19\x02(\x00\"\x89\x01\n\x14GetNamespaceResponse\x12.\n\tnamespace\x18\x01 \x01(\x0b\x32\x1b.modelregistry.v1.Namespace\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12/\n\x05usage\x18\x03 \x01(\x0b\x32 .modelregistry.v1.NamespaceUsage\"p\n\x15ListNamespacesRequest\x12\x1c\n\tpage_size\x18\x01 \x01(\x05\x42\t\x92\x82\x19\x05(\x00\x30\xe8\x07\x12\x1b\n\npage_token\x18\x02 \x01(\tB\x07\x92\x82\x19\x03\x10\x80 \x12\x1c\n\x0cmin_revision\x18\x03 \x01(\x03\x42\x06\x92\x82\x19\x02(\x00\"t\n\x16ListNamespacesResponse\x12/\n\nnamespaces\x18\x01 \x03(\x0b\x32\x1b.modelregistry.v1.Namespace\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x03\"\xf5\x01\n\x16UpdateNamespaceRequest\x12\x16\n\x04name\x18\x01 \x01(\tB\x08\x92\x82\x19\x04\x08\x01\x10?\x12\x39\n\x06update\x18\x02 \x01(\x0b\x32!.modelregistry.v1.NamespaceUpdateB\x06\x92\x82\x19\x02@\x01\x12/\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12!\n\x11\x65xpected_revision\x18\x04 \x01(\x03\x42\x06\x92\x82\x19\x02(\x00\x12\x1b\n\nrequest_id\x18\x05 \x01(\tB\x07\x92\x82\x19\x03\x10\x80\x01\x12\x17\n\x06reason\x18\x06 \x01(\tB\x07\x92\x82\x19\x03\x10\xe8\x07\"W\n\x0fNamespaceUpdate\x12\x1c\n\x0b\x64\x65scription\x18\x01 \x01(\tB\x07\x92\x82\x19\x03\x10\x88\'\x12&\n\x05quota\x18\x02 \x01(\x0b\x32\x17.modelregistry.v1.Quota\"[\n\x17UpdateNamespaceResponse\x12.\n\tnamespace\x18\x01 \x01(\x0b\x32\x1b.modelregistry.v1.Namespace\x12\x10\n\x08revision\x18\x02 \x01(\x03\"\x89\x01\n\x16\x44\x65leteNamespaceRequest\x12\x16\n\x04name\x18\x01 \x01(\tB\x08\x92\x82\x19\x04\x08\x01\x10?\x12!\n\x11\x65xpected_revision\x18\x02 \x01(\x03\x42\x06\x92\x82\x19\x02(\x00\x12\x1b\n\nrequest_id\x18\x03 \x01(\tB\x07\x92\x82\x19\x03\x10\x80\x01\x12\x17\n\x06reason\x18\x04 \x01(\tB\x07\x92\x82\x19\x03\x10\xe8\x07\"+\n\x17\x44\x65leteNamespaceResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\x32\x8e\x04\n\x10NamespaceService\x12\x66\n\x0f\x43reateNamespace\x12(.modelregistry.v1.CreateNamespaceRequest\x1a).modelregistry.v1.CreateNamespaceResponse\x12]\n\x0cGetNamespace\x12%.modelregistry.v1.GetNamespaceRequest\x1a&.modelregistry.v1.GetNamespaceResponse\x12\x63\n\x0eListNamespaces\x12\'.modelregistry.v1.ListNamespacesRequest\x1a(.modelregistry.v1.ListNamespacesResponse\x12\x66\n\x0fUpdateNamespace\x12(.modelregistry.v1.UpdateNamespaceRequest\x1a).modelregistry.v1.UpdateNamespaceResponse\x12\x66\n\x0f\x44\x65leteNamespace\x12(.modelregistry.v1.DeleteNamespaceRequest\x1a).modelregistry.v1.DeleteNamespaceResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,6 +38,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_NAMESPACE'].fields_by_name['name']._serialized_options = b'\222\202\031%\010\001\020?:\037[a-z0-9]([a-z0-9._-]*[a-z0-9])?'
   _globals['_NAMESPACE'].fields_by_name['description']._loaded_options = None
   _globals['_NAMESPACE'].fields_by_name['description']._serialized_options = b'\222\202\031\003\020\210\''
+  _globals['_QUOTA'].fields_by_name['max_models']._loaded_options = None
+  _globals['_QUOTA'].fields_by_name['max_models']._serialized_options = b'\222\202\031\010(\0000\200\224\353\334\003'
+  _globals['_QUOTA'].fields_by_name['max_versions']._loaded_options = None
+  _globals['_QUOTA'].fields_by_name['max_versions']._serialized_options = b'\222\202\031\010(\0000\200\224\353\334\003'
+  _globals['_QUOTA'].fields_by_name['max_watches']._loaded_options = None
+  _globals['_QUOTA'].fields_by_name['max_watches']._serialized_options = b'\222\202\031\006(\0000\300\204='
+  _globals['_QUOTA'].fields_by_name['requests_per_second']._loaded_options = None
+  _globals['_QUOTA'].fields_by_name['requests_per_second']._serialized_options = b'\222\202\031\006(\0000\300\204='
   _globals['_CREATENAMESPACEREQUEST'].fields_by_name['namespace']._loaded_options = None
   _globals['_CREATENAMESPACEREQUEST'].fields_by_name['namespace']._serialized_options = b'\222\202\031\002@\001'
   _globals['_CREATENAMESPACEREQUEST'].fields_by_name['request_id']._loaded_options = None
@@ -53,6 +62,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTNAMESPACESREQUEST'].fields_by_name['page_token']._serialized_options = b'\222\202\031\003\020\200 '
   _globals['_LISTNAMESPACESREQUEST'].fields_by_name['min_revision']._loaded_options = None
   _globals['_LISTNAMESPACESREQUEST'].fields_by_name['min_revision']._serialized_options = b'\222\202\031\002(\000'
+  _globals['_UPDATENAMESPACEREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_UPDATENAMESPACEREQUEST'].fields_by_name['name']._serialized_options = b'\222\202\031\004\010\001\020?'
+  _globals['_UPDATENAMESPACEREQUEST'].fields_by_name['update']._loaded_options = None
+  _globals['_UPDATENAMESPACEREQUEST'].fields_by_name['update']._serialized_options = b'\222\202\031\002@\001'
+  _globals['_UPDATENAMESPACEREQUEST'].fields_by_name['expected_revision']._loaded_options = None
+  _globals['_UPDATENAMESPACEREQUEST'].fields_by_name['expected_revision']._serialized_options = b'\222\202\031\002(\000'
+  _globals['_UPDATENAMESPACEREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_UPDATENAMESPACEREQUEST'].fields_by_name['request_id']._serialized_options = b'\222\202\031\003\020\200\001'
+  _globals['_UPDATENAMESPACEREQUEST'].fields_by_name['reason']._loaded_options = None
+  _globals['_UPDATENAMESPACEREQUEST'].fields_by_name['reason']._serialized_options = b'\222\202\031\003\020\350\007'
+  _globals['_NAMESPACEUPDATE'].fields_by_name['description']._loaded_options = None
+  _globals['_NAMESPACEUPDATE'].fields_by_name['description']._serialized_options = b'\222\202\031\003\020\210\''
   _globals['_DELETENAMESPACEREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_DELETENAMESPACEREQUEST'].fields_by_name['name']._serialized_options = b'\222\202\031\004\010\001\020?'
   _globals['_DELETENAMESPACEREQUEST'].fields_by_name['expected_revision']._loaded_options = None
@@ -61,24 +82,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DELETENAMESPACEREQUEST'].fields_by_name['request_id']._serialized_options = b'\222\202\031\003\020\200\001'
   _globals['_DELETENAMESPACEREQUEST'].fields_by_name['reason']._loaded_options = None
   _globals['_DELETENAMESPACEREQUEST'].fields_by_name['reason']._serialized_options = b'\222\202\031\003\020\350\007'
-  _globals['_NAMESPACE']._serialized_start=127
-  _globals['_NAMESPACE']._serialized_end=341
-  _globals['_CREATENAMESPACEREQUEST']._serialized_start=344
-  _globals['_CREATENAMESPACEREQUEST']._serialized_end=501
-  _globals['_CREATENAMESPACERESPONSE']._serialized_start=503
-  _globals['_CREATENAMESPACERESPONSE']._serialized_end=594
-  _globals['_GETNAMESPACEREQUEST']._serialized_start=596
-  _globals['_GETNAMESPACEREQUEST']._serialized_end=671
-  _globals['_GETNAMESPACERESPONSE']._serialized_start=673
-  _globals['_GETNAMESPACERESPONSE']._serialized_end=761
-  _globals['_LISTNAMESPACESREQUEST']._serialized_start=763
-  _globals['_LISTNAMESPACESREQUEST']._serialized_end=875
-  _globals['_LISTNAMESPACESRESPONSE']._serialized_start=877
-  _globals['_LISTNAMESPACESRESPONSE']._serialized_end=993
-  _globals['_DELETENAMESPACEREQUEST']._serialized_start=996
-  _globals['_DELETENAMESPACEREQUEST']._serialized_end=1133
-  _globals['_DELETENAMESPACERESPONSE']._serialized_start=1135
-  _globals['_DELETENAMESPACERESPONSE']._serialized_end=1178
-  _globals['_NAMESPACESERVICE']._serialized_start=1181
-  _globals['_NAMESPACESERVICE']._serialized_end=1603
+  _globals['_NAMESPACE']._serialized_start=161
+  _globals['_NAMESPACE']._serialized_end=415
+  _globals['_QUOTA']._serialized_start=418
+  _globals['_QUOTA']._serialized_end=569
+  _globals['_NAMESPACEUSAGE']._serialized_start=571
+  _globals['_NAMESPACEUSAGE']._serialized_end=621
+  _globals['_CREATENAMESPACEREQUEST']._serialized_start=624
+  _globals['_CREATENAMESPACEREQUEST']._serialized_end=781
+  _globals['_CREATENAMESPACERESPONSE']._serialized_start=783
+  _globals['_CREATENAMESPACERESPONSE']._serialized_end=874
+  _globals['_GETNAMESPACEREQUEST']._serialized_start=876
+  _globals['_GETNAMESPACEREQUEST']._serialized_end=951
+  _globals['_GETNAMESPACERESPONSE']._serialized_start=954
+  _globals['_GETNAMESPACERESPONSE']._serialized_end=1091
+  _globals['_LISTNAMESPACESREQUEST']._serialized_start=1093
+  _globals['_LISTNAMESPACESREQUEST']._serialized_end=1205
+  _globals['_LISTNAMESPACESRESPONSE']._serialized_start=1207
+  _globals['_LISTNAMESPACESRESPONSE']._serialized_end=1323
+  _globals['_UPDATENAMESPACEREQUEST']._serialized_start=1326
+  _globals['_UPDATENAMESPACEREQUEST']._serialized_end=1571
+  _globals['_NAMESPACEUPDATE']._serialized_start=1573
+  _globals['_NAMESPACEUPDATE']._serialized_end=1660
+  _globals['_UPDATENAMESPACERESPONSE']._serialized_start=1662
+  _globals['_UPDATENAMESPACERESPONSE']._serialized_end=1753
+  _globals['_DELETENAMESPACEREQUEST']._serialized_start=1756
+  _globals['_DELETENAMESPACEREQUEST']._serialized_end=1893
+  _globals['_DELETENAMESPACERESPONSE']._serialized_start=1895
+  _globals['_DELETENAMESPACERESPONSE']._serialized_end=1938
+  _globals['_NAMESPACESERVICE']._serialized_start=1941
+  _globals['_NAMESPACESERVICE']._serialized_end=2467
 # @@protoc_insertion_point(module_scope)

@@ -6,6 +6,7 @@ Whose registry this is."""
 import builtins
 import collections.abc
 import google.protobuf.descriptor
+import google.protobuf.field_mask_pb2
 import google.protobuf.internal.containers
 import google.protobuf.message
 import google.protobuf.timestamp_pb2
@@ -30,6 +31,7 @@ class Namespace(google.protobuf.message.Message):
     REVISION_FIELD_NUMBER: builtins.int
     CREATE_TIME_FIELD_NUMBER: builtins.int
     UPDATE_TIME_FIELD_NUMBER: builtins.int
+    QUOTA_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Required. Lower-case letters, digits, '.', '_' and '-', 1 to 63 characters."""
     description: builtins.str
@@ -46,6 +48,10 @@ class Namespace(google.protobuf.message.Message):
     def update_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """Output only. Time of `revision`; unset means "by this transaction"."""
 
+    @property
+    def quota(self) -> Global___Quota:
+        """Optional. How much the namespace may hold and ask for; unset means no limit."""
+
     def __init__(
         self,
         *,
@@ -54,11 +60,68 @@ class Namespace(google.protobuf.message.Message):
         revision: builtins.int | None = ...,
         create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         update_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        quota: Global___Quota | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["create_time", b"create_time", "update_time", b"update_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["create_time", b"create_time", "description", b"description", "name", b"name", "revision", b"revision", "update_time", b"update_time"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["create_time", b"create_time", "quota", b"quota", "update_time", b"update_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["create_time", b"create_time", "description", b"description", "name", b"name", "quota", b"quota", "revision", b"revision", "update_time", b"update_time"]) -> None: ...
 
 Global___Namespace: typing_extensions.TypeAlias = Namespace
+
+@typing.final
+class Quota(google.protobuf.message.Message):
+    """How much a namespace may hold and ask for; 0 means no limit. A quota below what is held
+    already takes nothing away: it refuses what would be more.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MAX_MODELS_FIELD_NUMBER: builtins.int
+    MAX_VERSIONS_FIELD_NUMBER: builtins.int
+    MAX_WATCHES_FIELD_NUMBER: builtins.int
+    REQUESTS_PER_SECOND_FIELD_NUMBER: builtins.int
+    max_models: builtins.int
+    """Optional. Most living models; deleted ones do not count."""
+    max_versions: builtins.int
+    """Optional. Most living versions of living models."""
+    max_watches: builtins.int
+    """Optional. Most watches of the namespace that each server serves at once."""
+    requests_per_second: builtins.int
+    """Optional. Most calls a second on the namespace that each server takes, two seconds'
+    worth of them at once.
+    """
+    def __init__(
+        self,
+        *,
+        max_models: builtins.int | None = ...,
+        max_versions: builtins.int | None = ...,
+        max_watches: builtins.int | None = ...,
+        requests_per_second: builtins.int | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["max_models", b"max_models", "max_versions", b"max_versions", "max_watches", b"max_watches", "requests_per_second", b"requests_per_second"]) -> None: ...
+
+Global___Quota: typing_extensions.TypeAlias = Quota
+
+@typing.final
+class NamespaceUsage(google.protobuf.message.Message):
+    """What a namespace holds of what its quota limits."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MODELS_FIELD_NUMBER: builtins.int
+    VERSIONS_FIELD_NUMBER: builtins.int
+    models: builtins.int
+    """Living models."""
+    versions: builtins.int
+    """Living versions of living models."""
+    def __init__(
+        self,
+        *,
+        models: builtins.int | None = ...,
+        versions: builtins.int | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["models", b"models", "versions", b"versions"]) -> None: ...
+
+Global___NamespaceUsage: typing_extensions.TypeAlias = NamespaceUsage
 
 @typing.final
 class CreateNamespaceRequest(google.protobuf.message.Message):
@@ -148,20 +211,28 @@ class GetNamespaceResponse(google.protobuf.message.Message):
 
     NAMESPACE_FIELD_NUMBER: builtins.int
     REVISION_FIELD_NUMBER: builtins.int
+    USAGE_FIELD_NUMBER: builtins.int
     revision: builtins.int
     """Log revision at which it was read."""
     @property
     def namespace(self) -> Global___Namespace:
         """The namespace."""
 
+    @property
+    def usage(self) -> Global___NamespaceUsage:
+        """What it holds; absent where no quota limits its models or versions: others are not
+        counted.
+        """
+
     def __init__(
         self,
         *,
         namespace: Global___Namespace | None = ...,
         revision: builtins.int | None = ...,
+        usage: Global___NamespaceUsage | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["namespace", b"namespace"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["namespace", b"namespace", "revision", b"revision"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["namespace", b"namespace", "usage", b"usage"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["namespace", b"namespace", "revision", b"revision", "usage", b"usage"]) -> None: ...
 
 Global___GetNamespaceResponse: typing_extensions.TypeAlias = GetNamespaceResponse
 
@@ -218,6 +289,101 @@ class ListNamespacesResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["namespaces", b"namespaces", "next_page_token", b"next_page_token", "revision", b"revision"]) -> None: ...
 
 Global___ListNamespacesResponse: typing_extensions.TypeAlias = ListNamespacesResponse
+
+@typing.final
+class UpdateNamespaceRequest(google.protobuf.message.Message):
+    """Request of UpdateNamespace."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    UPDATE_FIELD_NUMBER: builtins.int
+    UPDATE_MASK_FIELD_NUMBER: builtins.int
+    EXPECTED_REVISION_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Required. Name of the namespace."""
+    expected_revision: builtins.int
+    """Optional. Refuse unless the namespace is at this revision; 0 means any."""
+    request_id: builtins.str
+    """Optional. Makes a repeated call return the first one's answer for 24 h."""
+    reason: builtins.str
+    """Optional. Why; kept in the log."""
+    @property
+    def update(self) -> Global___NamespaceUpdate:
+        """Required. The new values of the fields in update_mask."""
+
+    @property
+    def update_mask(self) -> google.protobuf.field_mask_pb2.FieldMask:
+        """Required. Any of `description`, `quota`, and of the quota's fields, such as
+        `quota.max_models`, which leave the others as they are.
+        """
+
+    def __init__(
+        self,
+        *,
+        name: builtins.str | None = ...,
+        update: Global___NamespaceUpdate | None = ...,
+        update_mask: google.protobuf.field_mask_pb2.FieldMask | None = ...,
+        expected_revision: builtins.int | None = ...,
+        request_id: builtins.str | None = ...,
+        reason: builtins.str | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["update", b"update", "update_mask", b"update_mask"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["expected_revision", b"expected_revision", "name", b"name", "reason", b"reason", "request_id", b"request_id", "update", b"update", "update_mask", b"update_mask"]) -> None: ...
+
+Global___UpdateNamespaceRequest: typing_extensions.TypeAlias = UpdateNamespaceRequest
+
+@typing.final
+class NamespaceUpdate(google.protobuf.message.Message):
+    """What UpdateNamespace may change."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DESCRIPTION_FIELD_NUMBER: builtins.int
+    QUOTA_FIELD_NUMBER: builtins.int
+    description: builtins.str
+    """Whose it is and what for. Markdown."""
+    @property
+    def quota(self) -> Global___Quota:
+        """How much it may hold and ask for; unset means no limit."""
+
+    def __init__(
+        self,
+        *,
+        description: builtins.str | None = ...,
+        quota: Global___Quota | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["quota", b"quota"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["description", b"description", "quota", b"quota"]) -> None: ...
+
+Global___NamespaceUpdate: typing_extensions.TypeAlias = NamespaceUpdate
+
+@typing.final
+class UpdateNamespaceResponse(google.protobuf.message.Message):
+    """Answer of UpdateNamespace."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: builtins.int
+    REVISION_FIELD_NUMBER: builtins.int
+    revision: builtins.int
+    """Log revision of the change; the present one for a no-op."""
+    @property
+    def namespace(self) -> Global___Namespace:
+        """The namespace after the change."""
+
+    def __init__(
+        self,
+        *,
+        namespace: Global___Namespace | None = ...,
+        revision: builtins.int | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["namespace", b"namespace"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["namespace", b"namespace", "revision", b"revision"]) -> None: ...
+
+Global___UpdateNamespaceResponse: typing_extensions.TypeAlias = UpdateNamespaceResponse
 
 @typing.final
 class DeleteNamespaceRequest(google.protobuf.message.Message):

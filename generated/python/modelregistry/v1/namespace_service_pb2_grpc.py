@@ -51,6 +51,11 @@ class NamespaceServiceStub(object):
                 request_serializer=modelregistry_dot_v1_dot_namespace__service__pb2.ListNamespacesRequest.SerializeToString,
                 response_deserializer=modelregistry_dot_v1_dot_namespace__service__pb2.ListNamespacesResponse.FromString,
                 _registered_method=True)
+        self.UpdateNamespace = channel.unary_unary(
+                '/modelregistry.v1.NamespaceService/UpdateNamespace',
+                request_serializer=modelregistry_dot_v1_dot_namespace__service__pb2.UpdateNamespaceRequest.SerializeToString,
+                response_deserializer=modelregistry_dot_v1_dot_namespace__service__pb2.UpdateNamespaceResponse.FromString,
+                _registered_method=True)
         self.DeleteNamespace = channel.unary_unary(
                 '/modelregistry.v1.NamespaceService/DeleteNamespace',
                 request_serializer=modelregistry_dot_v1_dot_namespace__service__pb2.DeleteNamespaceRequest.SerializeToString,
@@ -87,8 +92,18 @@ class NamespaceServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateNamespace(self, request, context):
+        """Changes a namespace's description or quota. The description is its admins' to change,
+        the quota the registry's admins'.
+        Refuses: INVALID_ARGUMENT INVALID_FIELD, INVALID_UPDATE_MASK; NOT_FOUND
+        NAMESPACE_NOT_FOUND; ABORTED REVISION_MISMATCH; PERMISSION_DENIED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteNamespace(self, request, context):
-        """Deletes a namespace that has no models, deleted ones included.
+        """Deletes a namespace that has no models, deleted ones included, and every grant on it.
         Refuses: NOT_FOUND NAMESPACE_NOT_FOUND; FAILED_PRECONDITION NAMESPACE_NOT_EMPTY,
         NAMESPACE_PROTECTED for `default`; ABORTED REVISION_MISMATCH.
         """
@@ -113,6 +128,11 @@ def add_NamespaceServiceServicer_to_server(servicer, server):
                     servicer.ListNamespaces,
                     request_deserializer=modelregistry_dot_v1_dot_namespace__service__pb2.ListNamespacesRequest.FromString,
                     response_serializer=modelregistry_dot_v1_dot_namespace__service__pb2.ListNamespacesResponse.SerializeToString,
+            ),
+            'UpdateNamespace': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateNamespace,
+                    request_deserializer=modelregistry_dot_v1_dot_namespace__service__pb2.UpdateNamespaceRequest.FromString,
+                    response_serializer=modelregistry_dot_v1_dot_namespace__service__pb2.UpdateNamespaceResponse.SerializeToString,
             ),
             'DeleteNamespace': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteNamespace,
@@ -203,6 +223,33 @@ class NamespaceService(object):
             '/modelregistry.v1.NamespaceService/ListNamespaces',
             modelregistry_dot_v1_dot_namespace__service__pb2.ListNamespacesRequest.SerializeToString,
             modelregistry_dot_v1_dot_namespace__service__pb2.ListNamespacesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateNamespace(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelregistry.v1.NamespaceService/UpdateNamespace',
+            modelregistry_dot_v1_dot_namespace__service__pb2.UpdateNamespaceRequest.SerializeToString,
+            modelregistry_dot_v1_dot_namespace__service__pb2.UpdateNamespaceResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -73,6 +73,22 @@ _NamespaceServiceListNamespacesType = typing_extensions.TypeVar(
     ],
 )
 
+_NamespaceServiceUpdateNamespaceType = typing_extensions.TypeVar(
+    '_NamespaceServiceUpdateNamespaceType',
+    grpc.UnaryUnaryMultiCallable[
+        modelregistry.v1.namespace_service_pb2.UpdateNamespaceRequest,
+        modelregistry.v1.namespace_service_pb2.UpdateNamespaceResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        modelregistry.v1.namespace_service_pb2.UpdateNamespaceRequest,
+        modelregistry.v1.namespace_service_pb2.UpdateNamespaceResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        modelregistry.v1.namespace_service_pb2.UpdateNamespaceRequest,
+        modelregistry.v1.namespace_service_pb2.UpdateNamespaceResponse,
+    ],
+)
+
 _NamespaceServiceDeleteNamespaceType = typing_extensions.TypeVar(
     '_NamespaceServiceDeleteNamespaceType',
     grpc.UnaryUnaryMultiCallable[
@@ -89,7 +105,7 @@ _NamespaceServiceDeleteNamespaceType = typing_extensions.TypeVar(
     ],
 )
 
-class NamespaceServiceStub(typing.Generic[_NamespaceServiceCreateNamespaceType, _NamespaceServiceGetNamespaceType, _NamespaceServiceListNamespacesType, _NamespaceServiceDeleteNamespaceType]):
+class NamespaceServiceStub(typing.Generic[_NamespaceServiceCreateNamespaceType, _NamespaceServiceGetNamespaceType, _NamespaceServiceListNamespacesType, _NamespaceServiceUpdateNamespaceType, _NamespaceServiceDeleteNamespaceType]):
     """Namespaces: one registry for each team or tenant. `default` always exists and is
     meant wherever a request names none.
     """
@@ -107,6 +123,10 @@ class NamespaceServiceStub(typing.Generic[_NamespaceServiceCreateNamespaceType, 
         grpc.UnaryUnaryMultiCallable[
             modelregistry.v1.namespace_service_pb2.ListNamespacesRequest,
             modelregistry.v1.namespace_service_pb2.ListNamespacesResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            modelregistry.v1.namespace_service_pb2.UpdateNamespaceRequest,
+            modelregistry.v1.namespace_service_pb2.UpdateNamespaceResponse,
         ],
         grpc.UnaryUnaryMultiCallable[
             modelregistry.v1.namespace_service_pb2.DeleteNamespaceRequest,
@@ -129,6 +149,10 @@ class NamespaceServiceStub(typing.Generic[_NamespaceServiceCreateNamespaceType, 
             modelregistry.v1.namespace_service_pb2.ListNamespacesResponse,
         ],
         grpc.aio.UnaryUnaryMultiCallable[
+            modelregistry.v1.namespace_service_pb2.UpdateNamespaceRequest,
+            modelregistry.v1.namespace_service_pb2.UpdateNamespaceResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
             modelregistry.v1.namespace_service_pb2.DeleteNamespaceRequest,
             modelregistry.v1.namespace_service_pb2.DeleteNamespaceResponse,
         ],
@@ -149,8 +173,15 @@ class NamespaceServiceStub(typing.Generic[_NamespaceServiceCreateNamespaceType, 
     Refuses: INVALID_ARGUMENT INVALID_PAGE_TOKEN.
     """
 
+    UpdateNamespace: _NamespaceServiceUpdateNamespaceType
+    """Changes a namespace's description or quota. The description is its admins' to change,
+    the quota the registry's admins'.
+    Refuses: INVALID_ARGUMENT INVALID_FIELD, INVALID_UPDATE_MASK; NOT_FOUND
+    NAMESPACE_NOT_FOUND; ABORTED REVISION_MISMATCH; PERMISSION_DENIED.
+    """
+
     DeleteNamespace: _NamespaceServiceDeleteNamespaceType
-    """Deletes a namespace that has no models, deleted ones included.
+    """Deletes a namespace that has no models, deleted ones included, and every grant on it.
     Refuses: NOT_FOUND NAMESPACE_NOT_FOUND; FAILED_PRECONDITION NAMESPACE_NOT_EMPTY,
     NAMESPACE_PROTECTED for `default`; ABORTED REVISION_MISMATCH.
     """
@@ -167,6 +198,10 @@ NamespaceServiceAsyncStub: typing_extensions.TypeAlias = NamespaceServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         modelregistry.v1.namespace_service_pb2.ListNamespacesRequest,
         modelregistry.v1.namespace_service_pb2.ListNamespacesResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        modelregistry.v1.namespace_service_pb2.UpdateNamespaceRequest,
+        modelregistry.v1.namespace_service_pb2.UpdateNamespaceResponse,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
         modelregistry.v1.namespace_service_pb2.DeleteNamespaceRequest,
@@ -210,12 +245,24 @@ class NamespaceServiceServicer(metaclass=abc.ABCMeta):
         """
 
     @abc.abstractmethod
+    def UpdateNamespace(
+        self,
+        request: modelregistry.v1.namespace_service_pb2.UpdateNamespaceRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[modelregistry.v1.namespace_service_pb2.UpdateNamespaceResponse, collections.abc.Awaitable[modelregistry.v1.namespace_service_pb2.UpdateNamespaceResponse]]:
+        """Changes a namespace's description or quota. The description is its admins' to change,
+        the quota the registry's admins'.
+        Refuses: INVALID_ARGUMENT INVALID_FIELD, INVALID_UPDATE_MASK; NOT_FOUND
+        NAMESPACE_NOT_FOUND; ABORTED REVISION_MISMATCH; PERMISSION_DENIED.
+        """
+
+    @abc.abstractmethod
     def DeleteNamespace(
         self,
         request: modelregistry.v1.namespace_service_pb2.DeleteNamespaceRequest,
         context: _ServicerContext,
     ) -> typing.Union[modelregistry.v1.namespace_service_pb2.DeleteNamespaceResponse, collections.abc.Awaitable[modelregistry.v1.namespace_service_pb2.DeleteNamespaceResponse]]:
-        """Deletes a namespace that has no models, deleted ones included.
+        """Deletes a namespace that has no models, deleted ones included, and every grant on it.
         Refuses: NOT_FOUND NAMESPACE_NOT_FOUND; FAILED_PRECONDITION NAMESPACE_NOT_EMPTY,
         NAMESPACE_PROTECTED for `default`; ABORTED REVISION_MISMATCH.
         """

@@ -166,6 +166,8 @@ class _ChangeKindEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._Enu
     """A role was granted."""
     CHANGE_KIND_GRANT_DELETED: _ChangeKind.ValueType  # 26
     """A grant was taken back."""
+    CHANGE_KIND_NAMESPACE_UPDATED: _ChangeKind.ValueType  # 27
+    """A namespace's description or quota changed."""
 
 class ChangeKind(_ChangeKind, metaclass=_ChangeKindEnumTypeWrapper):
     """What happened to a resource."""
@@ -224,6 +226,8 @@ CHANGE_KIND_GRANT_CREATED: ChangeKind.ValueType  # 25
 """A role was granted."""
 CHANGE_KIND_GRANT_DELETED: ChangeKind.ValueType  # 26
 """A grant was taken back."""
+CHANGE_KIND_NAMESPACE_UPDATED: ChangeKind.ValueType  # 27
+"""A namespace's description or quota changed."""
 Global___ChangeKind: typing_extensions.TypeAlias = ChangeKind
 
 class _ChangeDelivery:
