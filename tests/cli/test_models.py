@@ -126,6 +126,24 @@ def test_a_namespace_is_created_listed_and_deleted(registry: Run) -> None:
     assert registry("namespace get ns.one").code == 1
 
 
+def test_a_namespaces_quota_is_set_shown_with_its_use_and_lifted(registry: Run) -> None:
+    registry("namespace create ns.two")
+    registry("-n ns.two model create churn")
+
+    first = registry("namespace update ns.two --max-models 1 --max-watches 9 -o json")
+    refused = registry("-n ns.two model create other")
+    second = registry("namespace update ns.two --max-watches 0 -d Ours -o json")
+    shown = registry("namespace get ns.two")
+
+    assert first.json["quota"]["max_models"] == 1
+    assert refused.err.endswith("(QUOTA_EXCEEDED)\n")
+    assert second.json["quota"]["max_watches"] == 0
+    assert second.json["description"] == "Ours"
+    assert "models 1 of 1" in shown.out
+    assert registry("namespace get ns.two -o json").json["usage"] == {"models": 1, "versions": 0}
+    assert registry("namespace update ns.two").code == 2
+
+
 @pytest.mark.parametrize("place", [0, 2, 3])
 def test_the_common_options_stand_anywhere(registry: Run, place: int) -> None:
     line = ["model", "create", "churn"]

@@ -221,6 +221,36 @@ ANY_VERSION: View[pb.ModelVersion] = View(
     details=_version_details,
 )
 
+
+def _quota(namespace: pb.Namespace, usage: pb.NamespaceUsage | None = None) -> str:
+    """Write what a namespace may hold and ask for, with what it holds."""
+    quota = namespace.quota
+    texts = []
+    for name, limit, used in (
+        ("models", quota.max_models, usage.models if usage else None),
+        ("versions", quota.max_versions, usage.versions if usage else None),
+        ("watches", quota.max_watches, None),
+        ("requests a second", quota.requests_per_second, None),
+    ):
+        if limit:
+            texts.append(f"{name} {limit:,}" if used is None else f"{name} {used:,} of {limit:,}")
+    return ", ".join(texts)
+
+
+def _namespace_details(namespace: pb.Namespace, quota: str) -> Iterable[tuple[str, str]]:
+    return (
+        ("description", namespace.description),
+        ("quota", quota),
+        ("created", wording.instant(namespace.create_time)),
+        ("revision", str(namespace.revision)),
+    )
+
+
+def _plain_with_usage(answer: pb.GetNamespaceResponse) -> dict[str, Any]:
+    usage = {"usage": output.plain(answer.usage)} if answer.HasField("usage") else {}
+    return {**output.plain(answer.namespace), **usage}
+
+
 NAMESPACE: View[pb.Namespace] = View(
     plural="namespaces",
     name=lambda namespace: namespace.name,
@@ -228,13 +258,23 @@ NAMESPACE: View[pb.Namespace] = View(
     columns=(
         Column("NAMESPACE", lambda namespace: namespace.name),
         Column("CREATED", lambda namespace: wording.ago(namespace.create_time)),
+        Column("QUOTA", _quota, always=False, whole=False),
         Column("DESCRIPTION", lambda namespace: namespace.description, always=False, whole=False),
     ),
-    details=lambda namespace: (
-        ("description", namespace.description),
-        ("created", wording.instant(namespace.create_time)),
-        ("revision", str(namespace.revision)),
+    details=lambda namespace: _namespace_details(namespace, _quota(namespace)),
+)
+
+#: A namespace with what it holds.
+NAMESPACE_IN_USE: View[pb.GetNamespaceResponse] = View(
+    plural="namespaces",
+    name=lambda answer: answer.namespace.name,
+    title=lambda answer: f"namespace {answer.namespace.name}",
+    columns=(),
+    details=lambda answer: _namespace_details(
+        answer.namespace,
+        _quota(answer.namespace, answer.usage if answer.HasField("usage") else None),
     ),
+    plain=_plain_with_usage,
 )
 
 
