@@ -143,7 +143,7 @@ def _is_within_others(space: str, pattern: str, seen: AbstractSet[tuple[str, str
 class View(NamedTuple):
     """Which models of a namespace may be seen: by name, or by how their names begin."""
 
-    names: frozenset[str]
+    names: tuple[str, ...]
     prefixes: tuple[str, ...]
 
     @property
