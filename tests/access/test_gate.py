@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -16,7 +17,7 @@ from stagewire import pb
 from stagewire.client import statuses
 from stagewire.store.database import StartRefusal
 from tests.factories import eventually, sql
-from tests.guarded import METHODS, Door, GuardedServer, grant, make_token
+from tests.guarded import METHODS, Door, GuardedServer, grant, make_secret, make_token
 from tests.servers import RunningServer
 
 if TYPE_CHECKING:
@@ -344,3 +345,33 @@ def test_on_this_host_access_is_open_until_there_is_a_token(sqlite_url: str) -> 
         assert door("GetCaller", token=secret).subject == "root"
     with RunningServer(sqlite_url, auth="off") as server, Door(server.address) as door:
         assert door("GetCaller").subject == "anonymous"
+
+
+def test_access_stays_controlled_when_every_token_has_ended(sqlite_url: str) -> None:
+    with RunningServer(sqlite_url) as server, Door(server.address) as door:
+        id_, _ = make_token(door, "root")
+        door("RevokeToken", pb.RevokeTokenRequest(id=id_))
+
+    with (
+        pytest.raises(StartRefusal, match="stagewire admin bootstrap"),
+        RunningServer(sqlite_url),
+    ):
+        pytest.fail("it started")
+
+
+def test_servers_that_start_together_adopt_one_admin(postgres_url: str, tmp_path: Path) -> None:
+    secret = make_secret()
+    (tmp_path / "bootstrap").write_text(secret)
+    settings = {"bootstrap_token_file": str(tmp_path / "bootstrap")}
+
+    def start(_number: int) -> str:
+        with (
+            RunningServer(postgres_url, **settings) as server,
+            Door(server.address, secret) as door,
+        ):
+            return str(door("GetCaller").subject)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert set(pool.map(start, range(4))) == {"admin"}
+    (admins,) = sql(postgres_url, "SELECT count(*) FROM grants WHERE namespace = '*'")
+    assert admins[0] == 1

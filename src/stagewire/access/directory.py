@@ -47,6 +47,7 @@ _TOKENS = sa.select(schema.Token).where(
 )
 _TOKEN = sa.select(schema.Token).where(schema.Token.id == sa.bindparam("id"))
 _GRANTS = sa.select(schema.Grant)
+_EVER = sa.select(schema.Token.id).limit(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +83,15 @@ class Directory:
         self.changes = 0
         #: Whether what is known is what there is; not so while history is read anew.
         self.whole = False
+        #: Whether there ever was a token, ended or not.
+        self.was_used = False
         #: Called after each change.
         self.listeners: list[Callable[[], None]] = []
 
     async def load(self) -> None:
         """Read every living token and every grant, at one revision."""
         loop = asyncio.get_running_loop()
-        tokens, grants, revision = await loop.run_in_executor(
+        tokens, grants, self.was_used, revision = await loop.run_in_executor(
             self._executor, self._database.read, _read_all
         )
         self._tokens = {token.id: token for token in tokens}
@@ -239,7 +242,8 @@ class Directory:
 
 def _read_all(
     tx: Tx,
-) -> tuple[list[KnownToken], list[tuple[str, str, Scope]], int]:
+) -> tuple[list[KnownToken], list[tuple[str, str, Scope]], bool, int]:
+    was_used = tx.scalar(_EVER) is not None
     tokens = [_known(row) for row in tx.rows(_TOKENS, now=time.time_ns() // 1000)]
     grants = [
         (
@@ -255,7 +259,7 @@ def _read_all(
         )
         for row in tx.rows(_GRANTS)
     ]
-    return tokens, grants, tx.head
+    return tokens, grants, was_used, tx.head
 
 
 def _known(row: Any) -> KnownToken:

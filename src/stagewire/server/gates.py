@@ -44,7 +44,8 @@ async def open_gate(
     path = bootstrap.place(settings.bootstrap_token_file, settings.database_url)
     await directory.load()
     is_named = path is not None and path.exists()
-    known = directory.has_anybody or is_named or vouched_for(settings)
+    # Where tokens have ended, nobody is let in again who has none.
+    known = directory.was_used or is_named or vouched_for(settings)
     addresses = exposure.listening(settings)
     controls = settings.auth == "on" or (
         settings.auth == "auto" and (known or bool(exposure.reachable(addresses)))
@@ -60,7 +61,7 @@ async def open_gate(
     if not controls:
         tail.listeners.remove(directory.hear)
         tail.on_break.remove(directory.start_over)
-        if directory.has_anybody:
+        if directory.was_used:
             log.warning("ACCESS IS NOT CONTROLLED: tokens and grants are there, and --auth is off")
         return OpenGate()
     if is_named and path is not None:
