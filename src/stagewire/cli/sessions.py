@@ -299,10 +299,11 @@ def command(
         ]
 
         def run(context: typer.Context, **given: Any) -> None:
-            nearer = {option: given.pop(option, None) for option in _SHARED}
+            # Those alone: `serve` has an option of its own that bears the name of one.
+            nearer = {option: given.pop(option, None) for option in everywhere}
             farther = context.find_object(Everywhere) or Everywhere()
             session = Session(
-                **{option: value or getattr(farther, option) for option, value in nearer.items()}
+                **{option: nearer.get(option) or getattr(farther, option) for option in _SHARED}
             )
             try:
                 function(session, **given)
