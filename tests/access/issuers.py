@@ -7,6 +7,7 @@ what made them, and a test can write what no library would.
 from __future__ import annotations
 
 import base64
+import contextlib
 import hmac
 import json
 import threading
@@ -242,7 +243,9 @@ def reply(listener: BaseHTTPRequestHandler, status: int, body: bytes = b"", **he
         listener.send_header(name.replace("_", "-"), value)
     listener.send_header("Content-Length", str(len(body)))
     listener.end_headers()
-    listener.wfile.write(body)
+    # Whoever asked may have given up.
+    with contextlib.suppress(ConnectionError):
+        listener.wfile.write(body)
 
 
 def drip(listener: BaseHTTPRequestHandler, until: threading.Event) -> None:
@@ -250,5 +253,6 @@ def drip(listener: BaseHTTPRequestHandler, until: threading.Event) -> None:
     listener.send_response(200)
     listener.end_headers()
     deadline = time.monotonic() + 30
-    while not until.wait(0.05) and time.monotonic() < deadline:
-        listener.wfile.write(b" ")
+    with contextlib.suppress(ConnectionError):
+        while not until.wait(0.05) and time.monotonic() < deadline:
+            listener.wfile.write(b" ")

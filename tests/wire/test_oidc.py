@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -14,11 +15,12 @@ import httpx
 import pytest
 
 from stagewire import pb
-from stagewire.access.provider import PAUSE_SECONDS
+from stagewire.access import provider
+from stagewire.access.provider import MOST_WAITING, PAUSE_SECONDS
 from stagewire.client import statuses
 from tests.access.issuers import AUDIENCE, DISCOVERY, Issuer
 from tests.factories import eventually
-from tests.guarded import GuardedServer, grant
+from tests.guarded import GuardedServer, grant, make_token
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -138,27 +140,55 @@ def test_the_keys_are_there_before_the_first_caller(server: GuardedServer, issue
 
 
 def test_a_provider_that_hangs_holds_up_nobody_else(
-    sqlite_url: str, tmp_path: Path, issuer: Issuer
+    sqlite_url: str, tmp_path: Path, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Longer than this test may take.
+    monkeypatch.setattr(provider, "FETCH_SECONDS", 100.0)
     gate = threading.Event()
 
     def wait(listener: BaseHTTPRequestHandler) -> None:
-        gate.wait(30)
+        gate.wait(60)
         issuer.answer(listener)
 
     issuer.answers[DISCOVERY] = wait
     shown = token(issuer)
     with (
-        trusting(sqlite_url, tmp_path, issuer, pool_threads=10) as server,
+        trusting(sqlite_url, tmp_path, issuer, pool_threads=4) as server,
         server.door() as door,
         ThreadPoolExecutor(30) as pool,
+        contextlib.ExitStack() as stack,
     ):
-        eventually(lambda: len(issuer.asked) == 1)
-        waiting = [pool.submit(door.refusal, "ListModels", token=shown) for _ in range(30)]
-        # All but those that wait are told at once, and the pool has room for others.
-        eventually(lambda: sum(one.done() for one in waiting) >= 20)
-        door("ListModels")
-        gate.set()
-        reasons = {one.result() for one in waiting if one.exception() is None}
+        stack.callback(gate.set)
 
-    assert reasons == {"IDENTITY_PROVIDER_UNAVAILABLE"}
+        def call() -> str:
+            try:
+                door("GetCaller", token=shown)
+            except grpc.RpcError as error:
+                return statuses.of(error).reason
+            return "let in"
+
+        eventually(lambda: len(issuer.asked) == 1)
+        calls = [pool.submit(call) for _ in range(30)]
+        # Some wait, the others are told at once, and those of other tokens are let in.
+        eventually(lambda: sum(one.done() for one in calls) > 30 - MOST_WAITING)
+        _, secret = make_token(door, "alice")
+        door("GetCaller", token=secret)
+        gate.set()
+        reasons = [one.result() for one in calls]
+
+    assert set(reasons) == {"let in", "IDENTITY_PROVIDER_UNAVAILABLE"}
+    assert 0 < reasons.count("let in") < MOST_WAITING
+
+
+def test_a_watch_ends_with_the_token(sqlite_url: str, tmp_path: Path, issuer: Issuer) -> None:
+    with (
+        trusting(sqlite_url, tmp_path, issuer, oidc_leeway_seconds=0) as server,
+        server.door() as door,
+    ):
+        grant(door, "oidc:ana", "viewer")
+        stream = door.stream("Watch", token=token(issuer, seconds=4))
+        next(stream)
+
+        error = refusal(lambda: list(stream))
+
+    assert statuses.of(error).reason == "CREDENTIALS_EXPIRED"

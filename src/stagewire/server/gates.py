@@ -34,7 +34,7 @@ log = structlog.get_logger("stagewire.access")
 
 
 async def open_gate(
-    settings: Settings, database: Database, tail: Tail, executor: Executor
+    settings: Settings, database: Database, tail: Tail, executor: Executor, verifying: Executor
 ) -> Gate | OpenGate:
     """Make the gate; `tail` has taken its position. Raises StartRefusal with the remedy."""
     loop = asyncio.get_running_loop()
@@ -76,8 +76,8 @@ async def open_gate(
     verifier = Verifier(settings) if settings.oidc_issuer else None
     if verifier is not None:
         # Nobody waits for it; a provider that can't be asked is in the log from the start.
-        executor.submit(verifier.fetch_keys)
-    return Gate(directory, tail, Ledger(database, executor), executor, verifier)
+        verifying.submit(verifier.fetch_keys)
+    return Gate(directory, tail, Ledger(database, executor), verifying, verifier)
 
 
 def vouched_for(settings: Settings) -> bool:

@@ -19,6 +19,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from stagewire import pb
 from stagewire.access.gate import Gate
+from stagewire.access.provider import MOST_WAITING
 from stagewire.gateway.app import Gateway
 from stagewire.gateway.listener import Listener
 from stagewire.gateway.upstream import Upstream
@@ -126,7 +127,12 @@ class Server:
         await self.tail.start()
         self.access_pool = ThreadPoolExecutor(4, thread_name_prefix="access")
         self._stack.callback(self.access_pool.shutdown, wait=True)
-        self.gate = await gates.open_gate(settings, self.database, self.tail, self.access_pool)
+        # Verifying may wait for an identity provider; whoever has a token of ours must not.
+        self.verifying_pool = ThreadPoolExecutor(MOST_WAITING + 2, thread_name_prefix="verifying")
+        self._stack.callback(self.verifying_pool.shutdown, wait=True)
+        self.gate = await gates.open_gate(
+            settings, self.database, self.tail, self.access_pool, self.verifying_pool
+        )
         self.watches = Watches(
             self.tail,
             Snapshots(self.database, self.stream_pool),
