@@ -19,6 +19,16 @@ ALGORITHMS = (
 )
 
 
+#: Providers that vouch for the whole world: who is known to them is nobody in particular.
+PUBLIC_ISSUERS = frozenset(
+    {
+        "https://accounts.google.com",
+        "https://gitlab.com",
+        "https://token.actions.githubusercontent.com",
+    }
+)
+
+
 class Settings(BaseSettings):
     """The server's settings; each is also an environment variable with the prefix STAGEWIRE_."""
 
@@ -208,6 +218,7 @@ class Settings(BaseSettings):
     )
     oidc_required_claims: list[str] = Field(
         default_factory=list,
+        validate_default=True,
         description="CLAIM=VALUE, such as repository_owner=example: tokens without it are "
         "refused; needed with a provider that vouches for everybody, as GitHub and Google do",
     )
@@ -256,9 +267,16 @@ class Settings(BaseSettings):
 
     @field_validator("oidc_required_claims")
     @classmethod
-    def _check_required(cls, conditions: list[str]) -> list[str]:
+    def _check_required(cls, conditions: list[str], given: ValidationInfo) -> list[str]:
         for condition in conditions:
             claims.Condition.parse(condition)
+        issuer = (given.data.get("oidc_issuer") or "").rstrip("/")
+        if issuer in PUBLIC_ISSUERS and not conditions:
+            raise ValueError(
+                f"must be set, because {issuer} vouches for the whole world: name a claim that "
+                "only yours have, such as repository_owner=example, namespace_path=example or "
+                "hd=example.com"
+            )
         return conditions
 
     @field_validator("oidc_roles")

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from stagewire.cli.main import app
-from stagewire.settings import ALGORITHMS, Settings
+from stagewire.settings import ALGORITHMS, PUBLIC_ISSUERS, Settings
 
 
 def test_without_an_issuer_nothing_is_asked_for() -> None:
@@ -59,6 +59,24 @@ def test_an_issuer_needs_an_audience() -> None:
         pydantic.ValidationError, match=r"oidc_audience\n.*together with oidc_issuer"
     ):
         Settings(oidc_issuer="https://login.example.com")
+
+
+@pytest.mark.parametrize("issuer", sorted(PUBLIC_ISSUERS))
+def test_a_provider_for_the_whole_world_needs_a_claim_that_only_ours_have(issuer: str) -> None:
+    for spelled in (issuer, f"{issuer}/"):
+        with pytest.raises(pydantic.ValidationError, match=r"oidc_required_claims\n.*whole world"):
+            Settings(oidc_issuer=spelled, oidc_audience="stagewire")
+
+    ours = ["repository_owner=example"]
+    Settings(oidc_issuer=issuer, oidc_audience="stagewire", oidc_required_claims=ours)
+    # An enterprise's own is not the world's.
+    Settings(oidc_issuer=f"{issuer}/example", oidc_audience="stagewire")
+
+
+@pytest.mark.parametrize("text", ["hd", "hd=", "=example.com"])
+def test_a_requirement_that_means_nothing_is_refused(text: str) -> None:
+    with pytest.raises(pydantic.ValidationError, match="write CLAIM=VALUE"):
+        Settings(oidc_required_claims=[text])
 
 
 @pytest.mark.parametrize("algorithm", ["HS256", "none", "rs256", "ES256K", ""])

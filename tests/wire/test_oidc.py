@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -16,7 +17,9 @@ import pytest
 
 from stagewire import pb
 from stagewire.access import provider
+from stagewire.access.oidc import MOST_CHARACTERS
 from stagewire.access.provider import MOST_WAITING, PAUSE_SECONDS
+from stagewire.claims import MOST_GROUPS
 from stagewire.client import statuses
 from tests.access.issuers import AUDIENCE, DISCOVERY, Issuer
 from tests.factories import eventually
@@ -192,3 +195,19 @@ def test_a_watch_ends_with_the_token(sqlite_url: str, tmp_path: Path, issuer: Is
         error = refusal(lambda: list(stream))
 
     assert statuses.of(error).reason == "CREDENTIALS_EXPIRED"
+
+
+def test_a_token_with_many_groups_is_taken_each_time(server: GuardedServer, issuer: Issuer) -> None:
+    groups = [str(uuid.uuid4()) for _ in range(MOST_GROUPS)]
+    shown = token(issuer, groups=groups)
+    assert 10_000 < len(shown) < MOST_CHARACTERS
+
+    with server.door() as door:
+        for _ in range(20):
+            assert list(door("GetCaller", token=shown).groups) == groups
+    headers = {"Authorization": f"Bearer {shown}"}
+    answer = httpx.get(server.http_url + SEARCH, headers=headers)
+
+    # Known, and without any grant.
+    assert "identity" not in answer.text
+    assert answer.status_code == 404

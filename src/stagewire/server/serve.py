@@ -73,8 +73,9 @@ GRPC_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_connection_age_ms", 15 * 60_000),
     ("grpc.max_connection_age_grace_ms", 12 * 60_000),
     ("grpc.max_receive_message_length", 4 * 1024 * 1024),
-    ("grpc.max_metadata_size", 8 * 1024),
-    ("grpc.absolute_max_metadata_size", 16 * 1024),
+    # An identity provider's token may have 16 KiB. Between the two some are refused by chance.
+    ("grpc.max_metadata_size", 20 * 1024),
+    ("grpc.absolute_max_metadata_size", 24 * 1024),
     ("grpc.server_handshake_timeout_ms", 10_000),
     ("grpc.server.max_pending_requests", 20_000),
     ("grpc.server.max_pending_requests_hard_limit", 50_000),
