@@ -233,6 +233,7 @@ class Issuer:
         """Make a token."""
         algorithm, key = self.keys[kid]
         given = {"alg": algorithm, "typ": "JWT", "kid": kid, **(header or {})}
+        given = {name: value for name, value in given.items() if value is not None}
         return assemble(given, self.claims(**said), key, algorithm)
 
 
