@@ -25,9 +25,9 @@ SOON = tenacity.wait_random_exponential(multiplier=0.05, max=0.5)
 class Following:
     """An agent in a thread, and the orders it got."""
 
-    def __init__(self, address: str, **options: Any) -> None:
+    def __init__(self, address: str, *, token: str = "", **options: Any) -> None:
         self.orders: list[Order] = []
-        self.client = Client(address)
+        self.client = Client(address, token=token)
         self.agent = Agent(
             self.client,
             **{

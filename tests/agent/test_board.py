@@ -55,8 +55,12 @@ def transaction(revision: int, *changes: pb.Change) -> pb.Transaction:
     return pb.Transaction(revision=revision, cursor=b"c%d" % revision, changes=changes)
 
 
-def snapshot(revision: int, *items: pb.SnapshotItem) -> Snapshot:
-    return Snapshot(pb.SNAPSHOT_REASON_REQUESTED, revision, tuple(items), b"c%d" % revision)
+def snapshot(revision: int, *items: pb.SnapshotItem, seen: list[str] | None = None) -> Snapshot:
+    sight = None
+    if seen is not None:
+        sight = pb.Sight(models=[pb.SeenModels(namespace="default", model=one) for one in seen])
+    reason = pb.SNAPSHOT_REASON_REQUESTED
+    return Snapshot(reason, revision, tuple(items), b"c%d" % revision, sight)
 
 
 def board(*items: pb.SnapshotItem, revision: int = 1) -> Board:
@@ -293,3 +297,57 @@ def test_an_order_that_ended_nobody_knows_how_is_never_settled() -> None:
     made.deployed(slot, Placement.of(version(2)))
 
     assert slot.is_settled
+
+
+def test_what_may_not_be_seen_any_more_is_held_as_it_was() -> None:
+    made = board(item(version(1)), item(version(7, model="lily", model_id="m2")))
+    run_desired(made)
+
+    made.read_snapshot(snapshot(5, item(version(1)), seen=["iris"]), log_id="log-a")
+
+    held = made.slots["m2"]
+    assert held.is_unseen
+    assert (desired(made), running(made)) == ({"iris": 1, "lily": 7}, {"iris": 1, "lily": 7})
+    assert not made.slots["m1"].is_unseen
+
+
+def test_what_is_not_there_though_it_may_be_seen_is_gone() -> None:
+    made = board(item(version(1)), item(version(7, model="lily", model_id="m2")))
+    run_desired(made)
+
+    made.read_snapshot(snapshot(5, item(version(1)), seen=["iris", "li*"]), log_id="log-a")
+
+    assert desired(made) == {"iris": 1}
+    assert not made.slots["m2"].is_unseen
+
+
+def test_a_model_in_sight_again_is_as_the_registry_says() -> None:
+    lily = item(version(7, model="lily", model_id="m2"))
+    made = board(lily)
+    run_desired(made)
+    made.read_snapshot(snapshot(5, seen=[]), log_id="log-a")
+
+    newer = item(version(8, model="lily", model_id="m2"))
+    made.read_snapshot(snapshot(6, newer, seen=["*"]), log_id="log-a")
+    assert (desired(made), made.slots["m2"].is_unseen) == ({"lily": 8}, False)
+
+    made.read_snapshot(snapshot(7, seen=[]), log_id="log-a")
+    made.read_snapshot(snapshot(8, seen=["*"]), log_id="log-a")
+    assert (desired(made), made.slots["m2"].is_unseen) == ({}, False)
+
+
+def test_what_never_ran_is_not_held() -> None:
+    made = board(item(version(1)))
+
+    made.read_snapshot(snapshot(5, seen=[]), log_id="log-a")
+
+    assert made.slots == {}
+
+
+def test_what_may_be_running_is_held_until_it_is_known() -> None:
+    made = board(item(version(1)))
+    made.slots["m1"].is_uncertain = True
+
+    made.read_snapshot(snapshot(5, seen=[]), log_id="log-a")
+
+    assert made.slots["m1"].is_unseen

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from stagewire import pb
 from stagewire.agent import StateInUse
 from stagewire.agent.board import Board
 from stagewire.agent.state import StateFile
-from tests.agent.test_board import board, item, run_desired, version
+from tests.agent.test_board import board, item, run_desired, snapshot, version
 
 
 def loaded(path: Path) -> Board:
@@ -35,6 +36,29 @@ def test_what_was_saved_comes_back(tmp_path: Path) -> None:
     assert (after.log_id, after.revision, after.cursor) == ("log-a", 7, b"c7")
     assert after.slots == before.slots
     assert [slot.state for slot in after.slots.values()] == [pb.DEPLOYMENT_STATE_SERVING] * 2
+
+
+def test_what_was_held_out_of_sight_is_held_after_a_restart(tmp_path: Path) -> None:
+    path = tmp_path / "agent.json"
+    before = saved(path)
+    before.read_snapshot(snapshot(9, item(version(2)), seen=["iris"]), log_id="log-a")
+    StateFile(path).save(before)
+
+    after = loaded(path)
+
+    assert [slot.is_unseen for slot in after.slots.values()] == [False, True]
+    assert after.slots == before.slots
+
+
+def test_the_file_of_an_older_release_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "agent.json"
+    before = saved(path)
+    written = json.loads(path.read_text())
+    for slot in written["slots"]:
+        del slot["is_unseen"]
+    path.write_text(json.dumps(written))
+
+    assert loaded(path).slots == before.slots
 
 
 def test_nothing_saved_is_an_empty_board(tmp_path: Path) -> None:

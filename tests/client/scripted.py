@@ -156,8 +156,13 @@ def bookmark(revision: int) -> pb.WatchResponse:
     return pb.WatchResponse(bookmark=pb.Bookmark(revision=revision, cursor=b"c%d" % revision))
 
 
-def goodbye(revision: int, *, reconnect_after_seconds: float = 0) -> pb.WatchResponse:
-    said = pb.Goodbye(cursor=b"c%d" % revision, reason=pb.GOODBYE_REASON_LIFETIME)
+def goodbye(
+    revision: int,
+    *,
+    reconnect_after_seconds: float = 0,
+    reason: pb.GoodbyeReason.ValueType = pb.GOODBYE_REASON_LIFETIME,
+) -> pb.WatchResponse:
+    said = pb.Goodbye(cursor=b"c%d" % revision, reason=reason)
     said.reconnect_after.FromNanoseconds(int(reconnect_after_seconds * 1e9))
     return pb.WatchResponse(goodbye=said)
 

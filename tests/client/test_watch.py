@@ -171,6 +171,52 @@ def test_after_goodbye_it_waits_as_long_as_it_was_asked_to(registry: Registry, c
     watch.close()
 
 
+def test_when_what_may_be_seen_has_changed_it_goes_on_at_once_with_a_snapshot_of_it(
+    registry: Registry, client: Any
+) -> None:
+    never = tenacity.wait_fixed(600)
+    changed = pb.GOODBYE_REASON_PERMISSIONS_CHANGED
+    sight = pb.Sight(models=[pb.SeenModels(namespace="default", model="ir*")])
+    first, *rest = snapshot(7, ITEM, reason=pb.SNAPSHOT_REASON_PERMISSIONS_CHANGED)
+    first.snapshot_begin.sight.CopyFrom(sight)
+    registry.streams = [
+        [hello(), *snapshot(5, ITEM, ITEM), bookmark(6), goodbye(6, reason=changed)],
+        [hello(), first, *rest, transaction(8), Hang()],
+    ]
+
+    watch = client.watch(backoff=never)
+    before, _, after, last = take(watch, 4)
+
+    assert (len(before.items), len(after.items), last.revision) == (2, 1, 8)
+    assert registry.requests("Watch")[1].cursor == b"c6"
+    assert after.sight == sight
+    names = ("iris", "ir", "lily")
+    assert [after.tells_of("default", name) for name in names] == [True, True, False]
+    assert not after.tells_of("risk", "iris")
+    assert before.tells_of("anywhere", "anything")
+    assert client.last_seen_revision == 8
+    watch.close()
+
+
+def test_a_goodbye_without_a_place_leaves_it_where_it_was(registry: Registry, client: Any) -> None:
+    changed = goodbye(0, reason=pb.GOODBYE_REASON_PERMISSIONS_CHANGED)
+    changed.goodbye.cursor = b""
+    registry.streams = [
+        [hello(), *snapshot(5, ITEM)[:2], changed],
+        [hello(), *snapshot(6, ITEM), UNAVAILABLE],
+        [hello(), *snapshot(7, ITEM)[:2], changed],
+        [hello(), transaction(7), Hang()],
+    ]
+
+    watch = client.watch(backoff=AT_ONCE)
+    events = take(watch, 2)
+
+    assert revisions(events) == [6, 7]
+    cursors = [request.cursor for request in registry.requests("Watch")]
+    assert cursors == [b"", b"", b"c6", b"c6"]
+    watch.close()
+
+
 def test_a_silent_stream_is_broken(registry: Registry, client: Any) -> None:
     registry.streams = [
         [hello(interval_seconds=0.05), transaction(1), Hang()],

@@ -77,6 +77,8 @@ class Directory:
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
         self._searched = 0.0
         self._loading: asyncio.Task[None] | None = None
+        # Heard while everything was read anew: it may be younger than what was read.
+        self._unheard: list[Entry] = []
         #: The revision up to which tokens and grants are known.
         self.revision = 0
         #: Grows whenever a token or a grant changes.
@@ -102,12 +104,16 @@ class Directory:
             self._scopes[subject].add(scope)
         self.whole = True
         self._reached(revision)
+        unheard, self._unheard = self._unheard, []
+        for entry in unheard:
+            self.hear(entry)
         self._changed()
 
     def start_over(self) -> None:
         """Read everything again: the log's history is another one now."""
         self.whole = False
         self.revision = 0
+        self._unheard.clear()
         if self._loading is None or self._loading.done():
             self._loading = asyncio.ensure_future(self._reload())
 
@@ -127,7 +133,10 @@ class Directory:
 
     def hear(self, entry: Entry) -> None:
         """Take in a revision of the log."""
-        if not self.whole or entry.revision <= self.revision:
+        if not self.whole:
+            self._unheard.append(entry)
+            return
+        if entry.revision <= self.revision:
             return
         touched = False
         for slice_ in entry.slices:
