@@ -3,8 +3,9 @@
 Needs the standard library alone, for it runs in the interpreter whose MLflow the document is
 about. A Python statement whose line ends in a comment has that comment as its value; a shell
 block's exports hold for all that follows; a block that serves goes on serving until another of
-its program begins. `<!-- needs mlflow>=3.3 -->` before a block leaves it out where MLflow is
-older, `<!-- not run: why -->` everywhere.
+its program begins; a command whose line ends in `# refused: REASON` is refused so, one that ends
+in `# prints: TEXT` prints that. `<!-- needs mlflow>=3.3 -->` before a block leaves it out where
+MLflow is older, `<!-- not run: why -->` everywhere.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import os
 import re
 import shlex
 import signal
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -37,6 +39,20 @@ _BLOCK = re.compile(
 _NEEDS = re.compile(r"needs mlflow>=(?P<least>[\d.]+)")
 _SERVES = re.compile(r"(?:stagewire serve|mlflow server)\b")
 _OLD, _NEW = "before", "after"
+_CLAIM = re.compile(
+    r"^(?P<command>stagewire .*?)[ ]+# (?P<claim>refused|prints): (?P<said>.*)$", re.MULTILINE
+)
+#: What a claim about a command is checked with: by its last word, or by all that it printed.
+_CHECKS = """
+refused() {
+  if said=$("${@:2}" 2>&1); then echo "not refused: ${*:2}" >&2; return 1; fi
+  [[ $said == *"($1)" ]] || { echo "$said" >&2; return 1; }
+}
+prints() {
+  said=$("${@:2}")
+  [[ $said == "$1" ]] || { echo "$said" >&2; return 1; }
+}
+"""
 
 
 class Untrue(Exception):
@@ -91,9 +107,17 @@ class Reader:
             elif _SERVES.match(block.code):
                 self._serve(block.code)
             else:
-                self._exports = _run_shell(block.code, self._exports)
+                self._exports = _run_shell(self._claimed(block.code), self._exports)
         except Exception as error:
             raise Untrue(f"{where}: {error!r}\n{block.code}") from error
+
+    def _claimed(self, code: str) -> str:
+        """Have what lines claim of their commands checked."""
+        code, count = _CLAIM.subn(
+            lambda line: f"{line['claim']} {shlex.quote(line['said'])} {line['command']}", code
+        )
+        self.expectations += count
+        return f"{_CHECKS}\n{code}" if count else code
 
     def _run_python(self, block: Block) -> None:
         comments = _comments(block.code)
@@ -116,14 +140,14 @@ class Reader:
     def _serve(self, command: str) -> None:
         program, *rest = shlex.split(command.replace("\\\n", " "))
         self._end(program)
-        address = _address(rest)
+        url, trusted = _health(rest)
         self._programs[program] = subprocess.Popen(
             ["bash", "-c", f"exec {command}"], env=self._exports, start_new_session=True
         )
         deadline = time.monotonic() + WAIT_SECONDS
-        while not _is_healthy(address):
+        while not _is_healthy(url, trusted):
             if self._programs[program].poll() is not None or time.monotonic() > deadline:
-                raise Untrue(f"nothing answers at {address}")
+                raise Untrue(f"nothing answers at {url}")
             time.sleep(0.05)
 
     def _end(self, program: str) -> None:
@@ -165,15 +189,18 @@ def _run_shell(code: str, exports: dict[str, str]) -> dict[str, str]:
     return kept
 
 
-def _address(arguments: list[str]) -> str:
-    """Say where a server that is started so answers HTTP."""
+def _health(arguments: list[str]) -> tuple[str, str | None]:
+    """Say where a server that is started so is asked for its health, and whom to trust there."""
     given = dict(itertools.pairwise(arguments))
-    return given.get("--http-address") or f"127.0.0.1:{given['--port']}"
+    address = given.get("--http-address") or f"127.0.0.1:{given['--port']}"
+    certificate = given.get("--tls-certificate-file")
+    return f"{'https' if certificate else 'http'}://{address}/health", certificate
 
 
-def _is_healthy(address: str) -> bool:
+def _is_healthy(url: str, trusted: str | None) -> bool:
+    context = ssl.create_default_context(cafile=trusted) if trusted else None
     try:
-        with urllib.request.urlopen(f"http://{address}/health", timeout=5) as answer:
+        with urllib.request.urlopen(url, timeout=5, context=context) as answer:  # noqa: S310  # the document's own server
             return bool(answer.status == http.HTTPStatus.OK)
     except OSError:
         return False

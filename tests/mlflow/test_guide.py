@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tests.mlflow.processes import Stagewire
 
 GUIDE = ROOT / "docs/mlflow.md"
+SECURITY = ROOT / "docs/security.md"
 README = ROOT / "README.md"
 EXAMPLE = ROOT / "examples/mlflow/iris.py"
 TELLING = Path(__file__).with_name("telling.py")
@@ -71,6 +72,14 @@ def test_the_guide_runs_from_top_to_bottom_and_is_true(release: Release, tmp_pat
 
     assert blocks >= (32 if release == "3" else 24)
     assert expectations >= (45 if release == "3" else 36)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("release", RELEASES)
+def test_access_is_set_up_as_the_page_on_security_says(release: Release, tmp_path: Path) -> None:
+    blocks, expectations = tell(release, SECURITY, tmp_path)
+
+    assert (blocks, expectations) == (14, 10)
 
 
 @pytest.mark.timeout(120)
