@@ -182,6 +182,8 @@ def ensure_admin(tx: Tx, secret_hash: bytes, id_: str) -> bool:
 
     A token that has ended stays so.
     """
+    # Servers that start together adopt it once.
+    lookup.lock_access(tx)
     if grants.has_admin(tx):
         return False
     row = tx.row(_TOKEN, id=id_)
