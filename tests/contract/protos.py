@@ -10,8 +10,9 @@ from __future__ import annotations
 import re
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from google.protobuf import message_factory
 from modelregistry.v1 import (
     access_service_pb2,
     audit_service_pb2,
@@ -74,6 +75,12 @@ def services() -> list[ServiceDescriptor]:
 
 def methods() -> list[MethodDescriptor]:
     return [method for service in services() for method in service.methods]
+
+
+def request_of(method: str) -> Any:
+    """Make an empty request of a method."""
+    found = next(m for m in methods() if m.name == method)
+    return message_factory.GetMessageClass(found.input_type)()
 
 
 def messages() -> Iterator[Descriptor]:

@@ -235,7 +235,7 @@ def test_a_refusal_names_the_grant_that_allows_just_that(
     assert not any(alone.may(permission, space, model, **p) for p in elsewhere)
 
 
-@pytest.mark.parametrize("name", ["it's", "x; reboot", "$(reboot)", "a b", "`id`", "模型", "-rf"])
+@pytest.mark.parametrize("name", ["it's", "x; reboot", "$(reboot)", "a b", "`id`", "模型"])
 def test_the_command_in_a_refusal_means_the_same_to_a_shell(name: str) -> None:
     refusal = rights.denied(MOVE, "team", name, alias="best", caller=name)
 
