@@ -22,6 +22,11 @@ ENTERING = {pb.CHANGE_KIND_MODEL_RENAMED, pb.CHANGE_KIND_MODEL_UNDELETED}
 Key = tuple[Any, ...]
 
 
+def is_administration(change: pb.Change) -> bool:
+    """Tell whether it is about a webhook, a token or a grant: no fold and no snapshot holds it."""
+    return bool(change.webhook_id or change.access_id)
+
+
 def sees(filter_: pb.WatchFilter, keys: pb.MatchKeys | None) -> bool:
     """Tell whether a filter matches one side of a change."""
     if keys is None:
@@ -39,7 +44,52 @@ def sees(filter_: pb.WatchFilter, keys: pb.MatchKeys | None) -> bool:
     )
 
 
-def expected(filter_: pb.WatchFilter, event: pb.Event) -> list[pb.Change] | None:
+@dataclass(frozen=True)
+class Sight:
+    """What a watcher may see: models by (namespace, pattern), and what its admins may."""
+
+    patterns: frozenset[tuple[str, str]]
+    administered: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, scopes: Iterable[pb.Scope]) -> Sight:
+        """Sum up what grants show."""
+        found = list(scopes)
+        return cls(
+            frozenset((scope.namespace, scope.model) for scope in found),
+            frozenset(scope.namespace for scope in found if scope.role == pb.ROLE_ADMIN),
+        )
+
+    def shows_model(self, space: str, name: str) -> bool:
+        """Tell whether a model may be seen."""
+        return "*" in self.administered or any(
+            space_ in ("*", space)
+            and (name == pattern or (pattern[-1] == "*" and name.startswith(pattern[:-1])))
+            for space_, pattern in self.patterns
+        )
+
+    def shows_space(self, space: str) -> bool:
+        """Tell whether a namespace may be seen."""
+        return bool({"*", space} & ({space_ for space_, _ in self.patterns} | self.administered))
+
+    def shows(self, change: pb.Change, keys: pb.MatchKeys | None) -> bool:
+        """Tell whether one side of a change may be seen."""
+        if keys is None:
+            return False
+        if is_administration(change):
+            spaces = {"*", keys.namespace} if keys.namespace else {"*"}
+            return bool(spaces & self.administered)
+        if keys.models:
+            return any(self.shows_model(keys.namespace, name) for name in keys.models)
+        return self.shows_space(keys.namespace)
+
+
+EVERYTHING = Sight(frozenset(), frozenset({"*"}))
+
+
+def expected(
+    filter_: pb.WatchFilter, event: pb.Event, sight: Sight = EVERYTHING
+) -> list[pb.Change] | None:
     """Say what of an event a watcher is told; None when a model enters whole."""
     found: list[pb.Change] = []
     for record in event.payload.records:
@@ -48,11 +98,12 @@ def expected(filter_: pb.WatchFilter, event: pb.Event) -> list[pb.Change] | None
         after = record.after if record.HasField("after") else None
         if filter_.kinds and change.kind not in filter_.kinds:
             continue
-        if sees(filter_, after):
-            if change.kind in ENTERING and not sees(filter_, before):
+        was = sees(filter_, before) and sight.shows(change, before)
+        if sees(filter_, after) and sight.shows(change, after):
+            if change.kind in ENTERING and not was:
                 return None
             found.append(change)
-        elif before is not None and sees(filter_, before):
+        elif before is not None and was:
             found.append(
                 pb.Change(
                     kind=change.kind,
@@ -62,21 +113,34 @@ def expected(filter_: pb.WatchFilter, event: pb.Event) -> list[pb.Change] | None
                     model_id=change.model_id,
                     version=change.version,
                     stage=change.stage,
+                    webhook_id=change.webhook_id,
+                    access_id=change.access_id,
                     left_stages=before.stages,
                 )
             )
     return found
 
 
+def withholds(event: pb.Event, sight: Sight) -> bool:
+    """Tell whether something of an event may not be seen."""
+    return any(
+        record.HasField(side) and not sight.shows(record.change, getattr(record, side))
+        for record in event.payload.records
+        for side in ("before", "after")
+    )
+
+
 class Telling:
     """What of a whole log a filter's watchers are told, worked out once for all of them."""
 
-    def __init__(self, filter_: pb.WatchFilter, log: Iterable[pb.Event]) -> None:
+    def __init__(
+        self, filter_: pb.WatchFilter, log: Iterable[pb.Event], sight: Sight = EVERYTHING
+    ) -> None:
         """Judge every event."""
         #: By revision, without those of which nothing is told; None when a model enters whole.
         self.told: dict[int, list[pb.Change] | None] = {}
         for event in log:
-            wanted = expected(filter_, event)
+            wanted = expected(filter_, event, sight)
             if wanted != []:
                 self.told[event.revision] = wanted
         self._revisions = sorted(self.told)
@@ -124,6 +188,8 @@ class Fold:
         self.revision = event.revision
         for record in event.payload.records:
             change = record.change
+            if is_administration(change):
+                continue
             key = key_of(change)
             if change.kind in (pb.CHANGE_KIND_NAMESPACE_DELETED, pb.CHANGE_KIND_STAGE_DELETED):
                 del self.states[key]
@@ -149,7 +215,9 @@ class Fold:
             and not (key[0] == "version" and self.states["model", key[1]].deleted)
         }
 
-    def view(self, filter_: pb.WatchFilter) -> dict[Key, pb.SnapshotItem]:
+    def view(
+        self, filter_: pb.WatchFilter, sight: Sight = EVERYTHING
+    ) -> dict[Key, pb.SnapshotItem]:
         """Give the items of a snapshot under a filter."""
         living = self.living()
         orders = {(k[1], s.name): (s.position, k[2]) for k, s in living.items() if k[0] == "stage"}
@@ -160,7 +228,8 @@ class Fold:
                 primaries[place] = max(primaries[place], state.version)
         items: dict[Key, pb.SnapshotItem] = {}
         for key, state in living.items():
-            if not sees(filter_, _keys(key, state)):
+            keys = _keys(key, state)
+            if not sees(filter_, keys) or not sight.shows(pb.Change(), keys):
                 continue
             item = pb.SnapshotItem(**{key[0]: state}, omitted_texts=self.omitted[key])
             if key[0] == "version":
@@ -224,6 +293,8 @@ class Knowledge:
     def apply(self, transaction: pb.Transaction) -> None:
         """Take a transaction in."""
         for change in transaction.changes:
+            if is_administration(change):
+                continue
             key = key_of(change)
             if change.delivery == pb.CHANGE_DELIVERY_LEFT:
                 self._forget(key)
