@@ -33,7 +33,7 @@ _CODE = tuple(
         )
     }
 )
-_CODES = (".py", ".pyc", ".so", ".lark", ".typed", "METADATA", "entry_points.txt")
+_CODES = (".py", ".zip", ".pyc", ".so", ".lark", ".typed", "METADATA", "entry_points.txt")
 #: Where long snapshots and exports are kept while they are sent.
 _SPOOLED = re.compile(r"[a-z0-9_]{8}|tmp[a-z0-9_]{8}")
 

@@ -97,8 +97,8 @@ class Writer:
     def __init__(self, target: Target) -> None:
         """Write for a target, with its credentials."""
         self._ids = {"webhook_id": target.ids.get("id", ""), "workspace_name": "default"}
-        self._host = target.http_address
-        self._credentials = target.credentials
+        self.host = target.http_address
+        self.credentials = target.credentials
 
     def usual(self, route: Route) -> bytes:
         """Write a request in which nothing is hostile."""
@@ -170,10 +170,10 @@ class Writer:
         """Write a request."""
         mine = {name.lower() for name, _ in headers}
         usual: Mapping[str, bytes] = {
-            "host": self._host.encode(),
+            "host": self.host.encode(),
             "content-type": b"application/json",
             "content-length": str(len(body)).encode(),
-            **{name: value.encode() for name, value in self._credentials},
+            **{name: value.encode() for name, value in self.credentials},
         }
         lines = [f"{method} ".encode() + path + b" HTTP/1.1"]
         lines += [n.encode() + b": " + v for n, v in usual.items() if n not in mine]
@@ -204,21 +204,22 @@ def _pair(name: str, value: Any, octets: bytes, text: str) -> bytes:
 class Connection:
     """A connection, made anew when the other side has ended it."""
 
-    def __init__(self, address: str) -> None:
-        """Prepare."""
+    def __init__(self, address: str, *, seconds: float = 0) -> None:
+        """Prepare; `seconds` are how long an answer is waited for."""
+        self._seconds = seconds or SILENT_SECONDS
         host, _, port = address.rpartition(":")
         self._address = (host, int(port))
         self._socket: socket.socket | None = None
 
-    def ask(self, request: bytes, method: str = "GET") -> Answer:
+    def ask(self, request: bytes) -> Answer:
         """Send bytes, and read one answer to them."""
-        if self._socket is None:
-            self._socket = socket.create_connection(self._address, timeout=SILENT_SECONDS)
+        connected = self._connected()
         try:
             # It may answer, and hang up, before it has read all.
             with suppress(BrokenPipeError, ConnectionResetError):
-                self._socket.sendall(request)
-            response = http.client.HTTPResponse(self._socket, method=method)
+                connected.sendall(request)
+            method = request.partition(b" ")[0].decode("latin-1")
+            response = http.client.HTTPResponse(connected, method=method)
             response.begin()
             said = bytes(response.headers) + b"\n" + response.read()
             code = str(response.status)
@@ -232,6 +233,15 @@ class Connection:
             return Answer("closed", type(error).__name__.encode())
         return Answer(code, said)
 
+    def tell(self, octets: bytes) -> None:
+        """Send bytes, and read nothing."""
+        self._connected().sendall(octets)
+
+    def _connected(self) -> socket.socket:
+        if self._socket is None:
+            self._socket = socket.create_connection(self._address, timeout=self._seconds)
+        return self._socket
+
     def close(self) -> None:
         """End it."""
         if self._socket is not None:
@@ -240,9 +250,9 @@ class Connection:
 
 
 @contextmanager
-def connection(target: Target) -> Iterator[Connection]:
+def connection(target: Target, *, seconds: float = 0) -> Iterator[Connection]:
     """Connect."""
-    made = Connection(target.http_address)
+    made = Connection(target.http_address, seconds=seconds)
     try:
         yield made
     finally:

@@ -20,7 +20,7 @@ from stagewire import pb
 from stagewire.client import Client, errors
 from stagewire.server import servicers
 from stagewire.service.registry import Registry
-from tests.factories import eventually
+from tests.factories import eventually, without_looking_for_garbage
 from tests.servers import RunningServer, held
 
 if TYPE_CHECKING:
@@ -353,3 +353,18 @@ def test_a_taken_port_is_refused(server: RunningServer, tmp_path: Any) -> None:
 
     with pytest.raises(ValueError, match="is the port taken"):
         RunningServer(f"sqlite:///{tmp_path}/x.db", grpc_address=f"127.0.0.1:{port}").__enter__()
+
+
+def test_a_refused_request_is_let_go_without_looking_for_garbage(sqlite_url: str) -> None:
+    request = pb.GetModelRequest(model="x" * 3_000_000)
+    with RunningServer(sqlite_url) as server, grpc.insecure_channel(server.address) as channel:
+        registry = RegistryServiceStub(channel)
+
+        def refused() -> None:
+            with pytest.raises(grpc.RpcError) as refusal:
+                registry.GetModel(request)
+            assert refusal.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+        kept = without_looking_for_garbage(refused, times=10)
+
+    assert kept < 10_000_000

@@ -31,7 +31,7 @@ from stagewire.mlflow.calls import Call, Forward
 from stagewire.mlflow.searches import Listing
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterable
     from concurrent.futures import ThreadPoolExecutor
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -144,12 +144,18 @@ class Gateway:
     async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
         visit: Visit = scope[replies.VISIT]
         path = scope["path"]
+        if reading.has_two_lengths(scope["headers"]):
+            text = "Send either Content-Length or Transfer-Encoding, not both."
+            refused = replies.refused(visit, errors.MlflowError("BAD_REQUEST", text))
+            refused.headers["connection"] = "close"
+            await refused(scope, receive, send)
+            return
         if path == "/health":
-            await self._plain(path)(scope, receive, send)
+            await self._plain(path, scope, visit)(scope, receive, send)
             return
         caller = await self._admit(scope, visit)
         if path == "/version":
-            await self._plain(path)(scope, receive, send)
+            await self._plain(path, scope, visit)(scope, receive, send)
             return
         found = self._paths.find(path)
         if found is None:
@@ -162,11 +168,7 @@ class Gateway:
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         route = found.methods.get(method)
         if route is None:
-            allowed = ", ".join(sorted(found.methods))
-            refusal = errors.MlflowError("BAD_REQUEST", f"Use {allowed} here.", status=405)
-            refused = replies.refused(visit, refusal)
-            refused.headers["allow"] = allowed
-            await refused(scope, receive, send)
+            await _use_instead(visit, found.methods)(scope, receive, send)
             return
         scope["path_params"] = found.params
         response = await self._respond(route, Request(scope, receive), caller)
@@ -182,7 +184,9 @@ class Gateway:
             scope["headers"] = [h for h in scope["headers"] if h[0] != b"authorization"]
         return caller
 
-    def _plain(self, path: str) -> Response:
+    def _plain(self, path: str, scope: Scope, visit: Visit) -> Response:
+        if scope["method"] not in ("GET", "HEAD"):
+            return _use_instead(visit, ("GET", "HEAD"))
         if path == "/version":
             return Response(_release(), media_type="text/plain")
         if self.healthy:
@@ -260,7 +264,12 @@ class Gateway:
             ) from None
         # As gRPC's calls: what has begun ends, and keeps its place until then.
         future.add_done_callback(self._leave)
-        return await asyncio.shield(future)
+        try:
+            return await asyncio.shield(future)
+        finally:
+            # A refusal holds this frame, which would hold the refusal: a whole request would wait
+            # for garbage to be looked for.
+            del future
 
     def _leave(self, done: asyncio.Future[Any]) -> None:
         self.admission.leave()
@@ -278,6 +287,15 @@ class Gateway:
             code=visit.code,
             duration_ms=round((time.monotonic() - visit.started) * 1000, 3),
         )
+
+
+def _use_instead(visit: Visit, methods: Iterable[str]) -> Response:
+    """Answer a method that a path does not have."""
+    allowed = ", ".join(sorted(methods))
+    refusal = errors.MlflowError("BAD_REQUEST", f"Use {allowed} here.", status=405)
+    refused = replies.refused(visit, refusal)
+    refused.headers["allow"] = allowed
+    return refused
 
 
 @cache

@@ -7,18 +7,23 @@ import contextlib
 import socket
 from typing import TYPE_CHECKING, Any
 
+import h11
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Iterator
 
     from starlette.types import ASGIApp
+    from uvicorn.protocols.http.h11_impl import RequestResponseCycle
 
 _BACKLOG = 2048
 #: A request's line and headers: a filter of 10,000 characters, percent-encoded, and some.
 _MOST_HEADER_BYTES = 64 * 1024
 _IDLE_SECONDS = 75
+#: How long a request's line and headers may take; until they are whole, nobody else looks at them.
+_HEAD_SECONDS = 30.0
 _LAST_PORT = 65_535
 
 
@@ -36,6 +41,62 @@ class _Uvicorn(uvicorn.Server):
         self.accepting.set()
 
     accepting: asyncio.Event
+
+
+class _Connection(H11Protocol):
+    """A connection that is closed on who begins no request, or a request's head and not its end.
+
+    Else anybody could keep as many connections open as the process may have.
+    """
+
+    _waiting: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for a request."""
+        super().connection_made(transport)
+        self._wait()
+
+    def data_received(self, data: bytes) -> None:
+        """Take what came; what is no whole head yet does not buy more time."""
+        super().data_received(data)
+        self._wait()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait for nothing any more."""
+        super().connection_lost(exc)
+        self._stop_waiting()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP; whoever works on its beginning learns that nobody waits."""
+        try:
+            super().send_400_response(msg)
+        except h11.LocalProtocolError:
+            # An answer was begun, and half of one must not look like a whole one.
+            self.transport.close()
+        if self._answers:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+
+    def _wait(self) -> None:
+        if self._answers:
+            self._stop_waiting()
+        elif self._waiting is None and self.timeout_keep_alive_task is None:
+            self._waiting = self.loop.call_later(_HEAD_SECONDS, self._give_up)
+
+    @property
+    def _answers(self) -> bool:
+        cycle: RequestResponseCycle | None = self.cycle
+        return cycle is not None and not cycle.response_complete
+
+    def _stop_waiting(self) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+            self._waiting = None
+
+    def _give_up(self) -> None:
+        self._waiting = None
+        if not self._answers:
+            self.transport.close()
 
 
 class Listener:
@@ -63,7 +124,7 @@ class Listener:
         config = uvicorn.Config(
             app,
             # Its parser bounds lines and headers, which the faster one does not.
-            http="h11",
+            http=_Connection,
             h11_max_incomplete_event_size=_MOST_HEADER_BYTES,
             ws="none",
             lifespan="off",

@@ -9,6 +9,8 @@ from stagewire.gateway import wire
 from stagewire.mlflow import errors, shapes
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from starlette.requests import Request
 
 JSON = "application/json"
@@ -55,6 +57,15 @@ async def read_body(request: Request) -> bytes:
         text = f"The request body did not arrive within {_BODY_SECONDS:.0f} seconds."
         raise errors.MlflowError("BAD_REQUEST", text, status=408) from None
     return bytes(body)
+
+
+def has_two_lengths(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Tell whether a request says twice, in two ways, where it ends.
+
+    Somebody between its sender and us may have believed the other one, and then what follows is
+    not from whom it seems to be.
+    """
+    return {b"content-length", b"transfer-encoding"} <= {name for name, _ in headers}
 
 
 def _too_large() -> errors.MlflowError:

@@ -42,7 +42,9 @@ def refused(visit: Visit, error: errors.MlflowError | refusals.RegistryError) ->
             return unforeseen(visit)
         error = errors.translated(error)
     visit.code = error.code
-    body = wire.dumped({"error_code": error.code, "message": error.message})
+    # It may repeat a lone surrogate that JSON let in, and nothing lets out.
+    message = error.message.encode(errors="replace").decode()
+    body = wire.dumped({"error_code": error.code, "message": message})
     response = Response(body, error.http_status, media_type=JSON)
     if error.retry_after_seconds is not None:
         response.headers["retry-after"] = str(max(1, round(error.retry_after_seconds)))

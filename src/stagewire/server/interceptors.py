@@ -180,7 +180,12 @@ def _on_pool(
         # What has begun is not stopped by a caller who hangs up: it commits or fails whole, and
         # takes its place until then, or impatient callers could fill the pool unseen.
         future.add_done_callback(lambda done: _leave(admission, done))
-        return await asyncio.shield(future)
+        try:
+            return await asyncio.shield(future)
+        finally:
+            # A refusal holds this frame, which would hold the refusal: a whole request would wait
+            # for garbage to be looked for.
+            del future
 
     return work
 
@@ -230,6 +235,8 @@ def answered(
                 code=code,
                 duration_ms=round((time.monotonic() - started) * 1000, 3),
             )
+            # gRPC keeps an aborted call and this frame in a circle, until garbage is looked for.
+            del request
 
     return call
 
@@ -242,6 +249,8 @@ def _being_cancelled() -> bool:
 async def _abort(context: Any, error: BaseException, request_id: str) -> None:
     status = statuses.of(error)
     trailer = (*status.trailing_metadata, (REQUEST_ID, request_id))
+    # It is in that circle too, with every frame that it came through, and so with the request.
+    error.__traceback__ = error.__context__ = None
     # To a client that takes nothing the status waits for the same flow control as the rest:
     # leave it to the connection's age then.
     with contextlib.suppress(TimeoutError):
