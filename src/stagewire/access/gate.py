@@ -121,7 +121,7 @@ class Gate:
         else:
             raise _refused(
                 "CREDENTIALS_MISSING",
-                f"this server wants to know who calls; {_HOW}, or set STAGEWIRE_TOKEN",
+                f"this server wants to know who calls; {_HOW}",
             )
         _refuse_ended(caller)
         if caller.token_id:
@@ -204,6 +204,8 @@ class Gate:
         if error.code not in _DENIED:
             return
         space, model = getattr(request, "namespace", ""), getattr(request, "model", "")
+        # What is to be made is a message with a name.
+        space, model = getattr(space, "name", space), getattr(model, "name", model)
         self.ledger.note_refusal(
             Attempt(
                 caller="" if caller is None else caller.name,
