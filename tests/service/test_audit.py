@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from stagewire import pb
+from stagewire import pb, rights
 from stagewire.callers import ANONYMOUS, Caller
+from stagewire.rights import Scope
 from stagewire.store import events as log_events
 from tests.factories import (
     alias,
@@ -241,3 +242,115 @@ def compact(database_url: str, revision: int) -> None:
 def test_times_that_are_none_are_refused(registry: Registry) -> None:
     with refused("INVALID_FIELD"):
         listed(registry, since_time=Timestamp(seconds=10**15))
+
+
+def seeing(*scopes: Scope) -> Caller:
+    return Caller("ann", rights=rights.of(frozenset(scopes)))
+
+
+def shown(registry: Registry, caller: Caller, **fields: Any) -> list[pb.Event]:
+    request = pb.ListEventsRequest(**fields)
+    return list(registry.ListEvents(request, caller).events)
+
+
+CHURN = Scope("viewer", model="churn")
+
+
+def test_events_of_what_may_not_be_seen_are_not_listed(registry: Registry) -> None:
+    versions(registry, 1)
+    versions(registry, 1, "secret")
+    promote(registry, 1, name="secret")
+
+    assert [e.payload.method for e in shown(registry, seeing(CHURN))] == [
+        "CreateModelVersion",
+        "CreateModel",
+        "Bootstrap",
+    ]
+    assert [e.revision for e in shown(registry, seeing(CHURN), namespace="*")] == [3, 2, 1]
+    with refused("MODEL_NOT_FOUND"):
+        shown(registry, seeing(CHURN), model="secret")
+    with refused("MODEL_NOT_FOUND"):
+        shown(registry, seeing(CHURN), namespace="*", model="secret")
+    with refused("NAMESPACE_NOT_FOUND"):
+        shown(registry, seeing(Scope("viewer", "risk")))
+    assert shown(registry, seeing(Scope("viewer", "risk")), namespace="*") == []
+
+
+def test_of_an_event_that_is_seen_in_part_it_is_not_told_who_did_it(registry: Registry) -> None:
+    for name in ("churn", "secret"):
+        versions(registry, 1, name)
+    moves = [pb.Transition(model=m, version=1, stage="Production") for m in ("churn", "secret")]
+    request = pb.BatchTransitionStagesRequest(transitions=moves, reason="of both", request_id="r")
+    registry.BatchTransitionStages(request, Caller("bob"))
+    promote(registry, 1, "Staging", reason="of one")
+
+    whole, part = shown(registry, seeing(CHURN))[:2]
+
+    assert (whole.payload.actor, whole.payload.reason) == ("anonymous", "of one")
+    assert [r.change.model for r in part.payload.records] == ["churn"]
+    assert (part.payload.actor, part.payload.reason, part.payload.request_id) == ("", "", "")
+    assert part.payload.method == "BatchTransitionStages"
+    assert b"secret" not in part.SerializeToString()
+    # Whoever asks for what bob did must not learn that this was it.
+    assert shown(registry, seeing(CHURN), actor="bob") == []
+    assert len(shown(registry, ANONYMOUS, actor="bob")) == 1
+
+
+def test_a_rename_shows_no_name_that_may_not_be_seen(registry: Registry) -> None:
+    model(registry, "secret")
+    rename(registry, "secret", "churn")
+    rename(registry, "churn", "hidden")
+
+    gone, come, *rest = shown(registry, seeing(CHURN))
+
+    assert [e.payload.method for e in rest] == ["Bootstrap"]
+    for event in (gone, come):
+        assert b"secret" not in event.SerializeToString()
+        assert b"hidden" not in event.SerializeToString()
+        assert (event.payload.actor, event.payload.method) == ("", "RenameModel")
+    (record,) = come.payload.records
+    assert (record.change.model_state.name, list(record.after.models)) == ("churn", ["churn"])
+    assert not record.HasField("before")
+    (record,) = gone.payload.records
+    assert (record.change.delivery, record.change.model) == (pb.CHANGE_DELIVERY_LEFT, "churn")
+    assert record.change.WhichOneof("resource") is None
+    assert not record.HasField("after")
+
+
+def test_a_deleted_models_end_is_shown_to_who_saw_it(registry: Registry) -> None:
+    model(registry)
+    delete(registry)
+
+    event = shown(registry, seeing(CHURN))[0]
+
+    assert (event.payload.method, event.payload.actor) == ("DeleteModel", "anonymous")
+    assert event.payload.records[0].change.model_state.deleted
+
+
+def test_events_of_administration_are_the_administrators(registry: Registry) -> None:
+    for space in ("default", "*"):
+        scope = pb.Scope(role=pb.ROLE_VIEWER, namespace=space)
+        wanted = pb.Grant(subject="eve", scope=scope)
+        registry.CreateGrant(pb.CreateGrantRequest(grant=wanted), ANONYMOUS)
+    registry.CreateToken(pb.CreateTokenRequest(token=pb.Token(subject="eve")), ANONYMOUS)
+
+    def listed_to(*scopes: Scope) -> list[str]:
+        return [e.payload.method for e in shown(registry, seeing(*scopes), namespace="*")]
+
+    assert listed_to(Scope("viewer", "*")) == ["Bootstrap"]
+    assert listed_to(Scope("admin")) == ["CreateGrant", "Bootstrap"]
+    assert listed_to(Scope("admin", "*")) == [
+        "CreateToken",
+        "CreateGrant",
+        "CreateGrant",
+        "Bootstrap",
+    ]
+
+
+def test_who_may_see_everything_gets_the_log_as_it_is(registry: Registry) -> None:
+    versions(registry, 1)
+    rename(registry, "churn", "other")
+
+    admin = seeing(Scope("admin", "*"))
+
+    assert shown(registry, admin, namespace="*") == shown(registry, ANONYMOUS, namespace="*")
