@@ -48,6 +48,7 @@ TABLE = """
 CreateNamespace          -      -        -         -      -         -        -        -      -     y    -     -         -         -         -      -
 GetNamespace             ?      ?        y         y      y         y        y        y      y     y    y     y         y         y         y      y
 ListNamespaces           y      y        y         y      y         y        y        y      y     y    y     y         y         y         y      y
+UpdateNamespace          ?      ?        -         -      -         -        -        -      y     y    -     -         -         -         -      -
 DeleteNamespace          -      -        -         -      -         -        -        -      -     y    -     -         -         -         -      -
 CreateModel              ?      ?        -         -      y         -        -        y      y     y    y     -         -         y         -      y
 GetModel                 ?      ?        ?         y      y         y        y        y      y     y    y     y         y         y         y      y
@@ -237,6 +238,11 @@ REQUESTS: dict[str, Callable[[Scene], Message]] = {
     "CreateNamespace": lambda s: pb.CreateNamespaceRequest(namespace=pb.Namespace(name=s.name())),
     "GetNamespace": lambda _: pb.GetNamespaceRequest(name="default"),
     "ListNamespaces": lambda _: pb.ListNamespacesRequest(),
+    "UpdateNamespace": lambda s: pb.UpdateNamespaceRequest(
+        name="default",
+        update=pb.NamespaceUpdate(description=s.name()),
+        update_mask=_mask("description"),
+    ),
     "DeleteNamespace": lambda s: pb.DeleteNamespaceRequest(name=s.space()),
     "CreateModel": lambda s: pb.CreateModelRequest(model=pb.Model(name=s.name())),
     "GetModel": lambda s: pb.GetModelRequest(model=s.model()),

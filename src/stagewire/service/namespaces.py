@@ -82,11 +82,15 @@ def ensure_default(tx: Tx) -> bool:
 
 
 def get(tx: Tx, request: pb.GetNamespaceRequest) -> pb.GetNamespaceResponse:
-    """Return one namespace, with what it holds where a quota limits that."""
+    """Return one namespace, with what it holds where a quota limits that.
+
+    How much that is counts also what may not be seen, so only who sees all of it is told.
+    """
     row = lookup.namespace(tx, request.name)
+    is_told = quotas.limited(row) and tx.rights.view(row.name).whole
     return pb.GetNamespaceResponse(
         namespace=messages.namespace(tx, row),
-        usage=quotas.usage(tx, row.name) if quotas.limited(row) else None,
+        usage=quotas.usage(tx, row.name) if is_told else None,
     )
 
 
