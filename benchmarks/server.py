@@ -126,7 +126,7 @@ class MeasuredServer(Server):
         service = next(s for s in servicers.SERVICES if s.full_name == _REGISTRY_SERVICE)
         registry = cast("Registry", EchoRegistry(self._answer))
         on_pool = interceptors.handlers(
-            service, registry, self.pool, self.admission, gate=self.gate
+            service, registry, self.pool, self.admission, gate=self.gate, rates=self.rates
         )
         raw = grpc.unary_unary_rpc_method_handler
         self.server.add_generic_rpc_handlers(

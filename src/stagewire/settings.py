@@ -107,6 +107,23 @@ class Settings(BaseSettings):
     max_pending_calls: int = Field(
         default=1000, ge=1, description="unary calls admitted before OVERLOADED"
     )
+    caller_requests_per_second: int = Field(
+        default=1000,
+        ge=0,
+        description="calls a second that one known caller may make before RATE_LIMITED, two "
+        "seconds' worth of them at once; 0 turns it off",
+    )
+    refused_calls_per_second: int = Field(
+        default=10,
+        ge=0,
+        description="calls a second with wrong or no credentials that one address may make "
+        "before RATE_LIMITED, ten seconds' worth of them at once; 0 turns it off",
+    )
+    max_watches_per_caller: int = Field(
+        default=10_000,
+        ge=0,
+        description="streams of one known caller before QUOTA_EXCEEDED; 0 turns it off",
+    )
     max_watches: int = Field(default=20_000, ge=0, description="streams before TOO_MANY_WATCHES")
     max_starting_watches: int = Field(
         default=5_000, ge=1, description="streams that may be about to begin before the same"

@@ -161,6 +161,32 @@ def _(scene: Scene) -> None:
         scene.client.registry.CreateModel(request)
 
 
+def limit(client: Client, **quota: int) -> None:
+    request = pb.UpdateNamespaceRequest(
+        name="default", update=pb.NamespaceUpdate(quota=pb.Quota(**quota))
+    )
+    request.update_mask.paths.append("quota")
+    client.namespaces.UpdateNamespace(request)
+
+
+@case("QUOTA_EXCEEDED")
+def _(scene: Scene) -> None:
+    limit(scene.client, max_models=1)
+    create_model(scene.client, "a")
+    create_model(scene.client, "b")
+
+
+@case("RATE_LIMITED")
+def _(scene: Scene) -> None:
+    limit(scene.client, requests_per_second=1)
+
+    def ask_again() -> bool:
+        list_versions(scene.client)
+        return False
+
+    eventually(ask_again)
+
+
 @case("NAMESPACE_NOT_FOUND")
 def _(scene: Scene) -> None:
     scene.client.registry.ListModels(pb.ListModelsRequest(namespace="nowhere"))
@@ -694,13 +720,15 @@ def test_a_refusal_arrives_with_its_code_reason_and_details(scene: Scene, reason
 
 #: What the client's own cursor stands in the way of.
 UNGATED = {"OTHER_LOG", "FILTER_CHANGED", "PERMISSIONS_CHANGED"}
-WITHOUT_RETRY = {"TRANSACTION_TOO_LARGE"}
+WITHOUT_RETRY = {"QUOTA_EXCEEDED", "TRANSACTION_TOO_LARGE"}
 POSITIONS = {"REVISION_AHEAD", "CURSOR_AHEAD", "LOG_DIVERGED", "COMPACTED", "OTHER_LOG"}
 METADATA = {
     "REVISION_MISMATCH": {"current_revision"},
     "RENAMED": {"model"},
     "ALIAS_EXISTS": {"version"},
     "SECRET_SHOWN_ONCE": {"token_id"},
+    "QUOTA_EXCEEDED": {"quota", "limit", "used", "namespace"},
+    "RATE_LIMITED": {"quota", "limit", "subject"},
     "PERMISSION_DENIED": {"subject", "role", "namespace", "model", "stage", "alias"},
     **{
         reason: {"log_id", "head"}

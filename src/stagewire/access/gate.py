@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from stagewire.access.directory import Directory
     from stagewire.access.ledger import Ledger
     from stagewire.access.oidc import Claims, Verifier
+    from stagewire.access.rates import Rates
     from stagewire.rights import Scope
     from stagewire.service.tail import Tail
 
@@ -91,13 +92,19 @@ class Gate:
         ledger: Ledger,
         executor: Executor,
         verifier: Verifier | None = None,
+        *,
+        rates: Rates | None = None,
     ) -> None:
-        """Judge by `directory`, and by `verifier` whoever an identity provider vouches for."""
+        """Judge by `directory`, and by `verifier` whoever an identity provider vouches for.
+
+        `rates` says how often an address may be wrong.
+        """
         self.directory = directory
         self.ledger = ledger
         self._tail = tail
         self._executor = executor
         self._verifier = verifier
+        self._rates = rates
         self._known: LRUCache[bytes, _Known] = LRUCache(_MOST_KNOWN)
 
     @property
@@ -114,8 +121,19 @@ class Gate:
         """Say who calls. Refuses UNAUTHENTICATED, and UNAVAILABLE while nothing is certain."""
         if not self._tail.is_fresh or not self.directory.whole:
             raise not_fresh()
+        try:
+            caller = await self._whom(shown)
+        except RegistryError as error:
+            if error.code == "UNAUTHENTICATED" and self._rates is not None:
+                self._rates.note_guess(shown.peer)
+            raise
+        if caller.token_id:
+            self.ledger.note_use(caller.token_id)
+        return caller if deadline is None else _until(caller, deadline)
+
+    async def _whom(self, shown: Credentials) -> Caller:
         if shown.authorization:
-            caller = await self._by_header(shown.authorization)
+            caller = await self._by_header(shown.authorization, shown.peer)
         elif shown.certificate is not None:
             caller = self._by_certificate(shown.certificate)
         else:
@@ -124,26 +142,32 @@ class Gate:
                 f"this server wants to know who calls; {_HOW}",
             )
         _refuse_ended(caller)
-        if caller.token_id:
-            self.ledger.note_use(caller.token_id)
-        return caller if deadline is None else _until(caller, deadline)
+        return caller
 
-    async def _by_header(self, header: str) -> Caller:
+    def _look_closely(self, peer: str) -> None:
+        """Let what only a database or a provider knows be looked up, unless it is guesses."""
+        if self._rates is not None:
+            self._rates.meet(peer)
+
+    async def _by_header(self, header: str, peer: str) -> Caller:
         key = hashlib.sha256(header.encode(errors="surrogatepass")).digest()
         known = self._known.get(key)
         if known is not None and known.changes == self.directory.changes:
             return known.caller
         secret = _secret(header)
         if secret.startswith(f"{tokens.PREFIX}_"):
-            caller = await self._by_token(secret)
+            caller = await self._by_token(secret, peer)
             # Kept with the state it was judged by, which may have gone on meanwhile.
             self._known[key] = _Known(caller, self.directory.changes)
             return caller
-        return await self._by_provider(secret)
+        return await self._by_provider(secret, peer)
 
-    async def _by_token(self, secret: str) -> Caller:
+    async def _by_token(self, secret: str, peer: str) -> Caller:
         id_ = secret.split("_", 2)[1]
-        token = await self.directory.find(id_)
+        token = self.directory.token(id_)
+        if token is None:
+            self._look_closely(peer)
+            token = await self.directory.find(id_)
         if token is None or not hmac.compare_digest(token.secret_hash, tokens.hashed(secret)):
             raise _refused(
                 "CREDENTIALS_INVALID",
@@ -153,7 +177,7 @@ class Gate:
         caller = Caller(name=token.subject, method=_TOKEN, token_id=token.id, expires=token.expires)
         return self._with_rights(caller, narrowed_to=token.scopes)
 
-    async def _by_provider(self, secret: str) -> Caller:
+    async def _by_provider(self, secret: str, peer: str) -> Caller:
         if self._verifier is None:
             raise _refused(
                 "CREDENTIALS_INVALID",
@@ -161,6 +185,7 @@ class Gate:
             )
         claims = self._verifier.known(secret)
         if claims is None:
+            self._look_closely(peer)
             loop = asyncio.get_running_loop()
             claims = await loop.run_in_executor(self._executor, self._verifier.verify, secret)
         return self._vouched_for(claims)

@@ -356,6 +356,14 @@ class TooManyWatches(ResourceExhausted):
     """The server holds all the watches it admits."""
 
 
+class QuotaExceeded(ResourceExhausted):
+    """A quota is used up: `metadata` says which. Waiting helps only where `retry_after` is set."""
+
+
+class RateLimited(ResourceExhausted):
+    """The caller, its address or the namespace calls too often; wait for `retry_after`."""
+
+
 class DeadlineExceeded(StagewireError):
     """No answer in time; a write may have happened, and is safe to repeat with its request_id."""
 

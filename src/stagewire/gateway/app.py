@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from stagewire.access.gate import Gate, OpenGate
+    from stagewire.access.rates import Rates
     from stagewire.callers import Caller
     from stagewire.gateway.upstream import Upstream
     from stagewire.mlflow.calls import Answer
@@ -75,6 +76,7 @@ class Gateway:
         pool: ThreadPoolExecutor,
         admission: Admission,
         gate: Gate | OpenGate,
+        rates: Rates,
         *,
         slow_seconds: float = 30.0,
         upstream: Upstream | None = None,
@@ -87,6 +89,7 @@ class Gateway:
         self.pool = pool
         self.admission = admission
         self.gate = gate
+        self.rates = rates
         self.upstream = upstream
         self.slow_seconds = slow_seconds
         #: Turned off first when the server stops, so that nobody new is sent here.
@@ -154,6 +157,7 @@ class Gateway:
             await self._plain(path, scope, visit)(scope, receive, send)
             return
         caller = await self._admit(scope, visit)
+        self.rates.check(caller, _space(scope))
         if path == "/version":
             await self._plain(path, scope, visit)(scope, receive, send)
             return
@@ -301,6 +305,13 @@ def _use_instead(visit: Visit, methods: Iterable[str]) -> Response:
 @cache
 def _release() -> str:
     return version("stagewire")
+
+
+def _space(scope: Scope) -> str:
+    """Give the namespace that a request names."""
+    name = workspaces.HEADER.lower().encode()
+    found = [value for key, value in scope["headers"] if key == name]
+    return (found[0].decode("latin-1").strip() if found else "") or names.DEFAULT_NAMESPACE
 
 
 def _credentials(scope: Scope) -> Credentials:

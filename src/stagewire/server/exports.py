@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from stagewire.access.gate import Gate, OpenGate
+    from stagewire.access.rates import Rates
     from stagewire.service.registry import Registry
 
 METHOD = "modelregistry.v1.ConfigurationService.ExportRegistry"
@@ -34,11 +35,14 @@ ASK_SECONDS = 10.0
 class Exports:
     """All exports of this process."""
 
-    def __init__(self, registry: Registry, executor: Executor, gate: Gate | OpenGate) -> None:
+    def __init__(
+        self, registry: Registry, executor: Executor, gate: Gate | OpenGate, rates: Rates
+    ) -> None:
         """Read a registry, few at a time; others wait for their turn."""
         self.database = registry.database
         self.executor = executor
         self.gate = gate
+        self.rates = rates
         self._turns = asyncio.Semaphore(AT_ONCE)
 
     async def export(self, request: pb.ExportRegistryRequest, context: Any) -> None:
@@ -81,7 +85,11 @@ class Exports:
         """Make the RPC's handler: what it writes is serialised already."""
         return grpc.unary_stream_rpc_method_handler(
             interceptors.answered(
-                METHOD, interceptors.parsed(pb.ExportRegistryRequest, self.export), self.gate
+                METHOD,
+                interceptors.parsed(
+                    pb.ExportRegistryRequest, interceptors.limited(self.export, self.rates)
+                ),
+                self.gate,
             ),
             request_deserializer=None,
             response_serializer=None,

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
     from pathlib import Path
 
+    from stagewire.access.rates import Rates
     from stagewire.service.tail import Tail
     from stagewire.settings import Settings
     from stagewire.store.database import Database
@@ -34,7 +35,13 @@ log = structlog.get_logger("stagewire.access")
 
 
 async def open_gate(
-    settings: Settings, database: Database, tail: Tail, executor: Executor, verifying: Executor
+    settings: Settings,
+    database: Database,
+    tail: Tail,
+    executor: Executor,
+    verifying: Executor,
+    *,
+    rates: Rates,
 ) -> Gate | OpenGate:
     """Make the gate; `tail` has taken its position. Raises StartRefusal with the remedy."""
     loop = asyncio.get_running_loop()
@@ -77,7 +84,9 @@ async def open_gate(
     if verifier is not None:
         # Nobody waits for it; a provider that can't be asked is in the log from the start.
         verifying.submit(verifier.fetch_keys)
-    return Gate(directory, tail, Ledger(database, executor), verifying, verifier)
+    return Gate(
+        directory, tail, Ledger(database, executor), verifying, verifier, rates=rates
+    )
 
 
 def vouched_for(settings: Settings) -> bool:

@@ -22,6 +22,7 @@ from google.protobuf.message import DecodeError
 
 from stagewire import errors, failpoints
 from stagewire.access.gate import Credentials
+from stagewire.access.rates import space_of
 from stagewire.server import peers, servicers, statuses
 from stagewire.service.hot import keeps
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
     from stagewire.access.gate import Gate, OpenGate
+    from stagewire.access.rates import Rates
     from stagewire.service.hot import HotReads
     from stagewire.service.registry import Registry
 
@@ -88,6 +90,7 @@ def handlers(
     admission: Admission,
     *,
     gate: Gate | OpenGate,
+    rates: Rates,
     hot: HotReads | None = None,
 ) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
     """Make the handlers of a service's unary RPCs; those that may are answered from `hot`."""
@@ -98,8 +101,9 @@ def handlers(
         if hot is not None and keeps(registry, method.name):
             work = _from_memory(method.name, hot, work)
         request = message_factory.GetMessageClass(method.input_type)
+        work = limited(settled(method.name, work, gate), rates)
         found[method.name] = grpc.unary_unary_rpc_method_handler(
-            answered(method.full_name, parsed(request, settled(method.name, work, gate)), gate),
+            answered(method.full_name, parsed(request, work), gate),
             request_deserializer=None,
             response_serializer=_serialize,
         )
@@ -123,6 +127,18 @@ def _from_memory(
         answer = await work(request, context)
         hot.keep(method, request, answer)
         return answer
+
+    return call
+
+
+def limited(
+    work: Callable[[Any, Any], Awaitable[Any]], rates: Rates
+) -> Callable[[Any, Any], Awaitable[Any]]:
+    """Do what neither its caller nor its namespace asks for too often."""
+
+    async def call(request: Any, context: Any) -> Any:
+        rates.check(servicers.CALLER.get(), space_of(request))
+        return await work(request, context)
 
     return call
 

@@ -20,6 +20,8 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from stagewire import pb
 from stagewire.access.gate import Gate
 from stagewire.access.provider import MOST_WAITING
+from stagewire.access.rates import Rates
+from stagewire.access.spaces import Spaces
 from stagewire.gateway.app import Gateway
 from stagewire.gateway.listener import Listener
 from stagewire.gateway.upstream import Upstream
@@ -131,8 +133,21 @@ class Server:
         # Verifying may wait for an identity provider; whoever has a token of ours must not.
         self.verifying_pool = ThreadPoolExecutor(MOST_WAITING + 2, thread_name_prefix="verifying")
         self._stack.callback(self.verifying_pool.shutdown, wait=True)
+        self.spaces = Spaces(self.database, self.access_pool)
+        self.spaces.follow(self.tail)
+        await self.spaces.load()
+        self.rates = Rates(
+            self.spaces,
+            per_caller=settings.caller_requests_per_second,
+            refused_per_address=settings.refused_calls_per_second,
+        )
         self.gate = await gates.open_gate(
-            settings, self.database, self.tail, self.access_pool, self.verifying_pool
+            settings,
+            self.database,
+            self.tail,
+            self.access_pool,
+            self.verifying_pool,
+            rates=self.rates,
         )
         self.watches = Watches(
             self.tail,
@@ -145,9 +160,11 @@ class Server:
             ),
             most=settings.max_watches,
             most_starting=settings.max_starting_watches,
+            most_per_caller=settings.max_watches_per_caller,
             gate=self.gate,
+            spaces=self.spaces,
         )
-        self.exports = Exports(self.registry, self.stream_pool, self.gate)
+        self.exports = Exports(self.registry, self.stream_pool, self.gate, self.rates)
         self.admission = interceptors.Admission(settings.max_pending_calls)
         self.health = health.aio.HealthServicer()
         self.server = grpc.aio.server(options=GRPC_OPTIONS)
@@ -160,6 +177,7 @@ class Server:
             self.pool,
             self.admission,
             self.gate,
+            self.rates,
             slow_seconds=settings.slow_consumer_seconds,
             upstream=upstream,
         )
@@ -217,10 +235,16 @@ class Server:
         names = [reflections.SERVICE_NAME, health.SERVICE_NAME]
         for service in servicers.SERVICES:
             handlers = interceptors.handlers(
-                service, self.registry, self.pool, self.admission, gate=self.gate, hot=self.hot
+                service,
+                self.registry,
+                self.pool,
+                self.admission,
+                gate=self.gate,
+                rates=self.rates,
+                hot=self.hot,
             )
             if service.full_name == _WATCH_SERVICE:
-                handlers["Watch"] = watch_handler(self.watches, self.gate)
+                handlers["Watch"] = watch_handler(self.watches, self.gate, self.rates)
             if service.full_name == _CONFIGURATION_SERVICE:
                 handlers["ExportRegistry"] = self.exports.handler()
             generic = grpc.method_handlers_generic_handler(service.full_name, handlers)
@@ -367,11 +391,15 @@ def hook_rules(settings: Settings) -> HookRules:
     return HookRules(vault, schemes, refuse_host)
 
 
-def watch_handler(watches: Watches, gate: Gate | OpenGate) -> grpc.RpcMethodHandler[Any, Any]:
+def watch_handler(
+    watches: Watches, gate: Gate | OpenGate, rates: Rates
+) -> grpc.RpcMethodHandler[Any, Any]:
     """Make Watch's handler: it writes serialised messages itself."""
     return grpc.unary_stream_rpc_method_handler(
         interceptors.answered(
-            f"{_WATCH_SERVICE}.Watch", interceptors.parsed(pb.WatchRequest, watches.watch), gate
+            f"{_WATCH_SERVICE}.Watch",
+            interceptors.parsed(pb.WatchRequest, interceptors.limited(watches.watch, rates)),
+            gate,
         ),
         request_deserializer=None,
         response_serializer=None,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from stagewire import errors
 from stagewire.server.interceptors import shutting_down
 from stagewire.server.servicers import CALLER
+from stagewire.server.shares import Shares
 from stagewire.server.streams import Stream
 from stagewire.service import limits, rules
 from stagewire.service import tail as tails
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from stagewire import pb
     from stagewire.access.gate import Gate, OpenGate
+    from stagewire.access.spaces import Spaces
     from stagewire.rights import Rights
     from stagewire.service.snapshots import Snapshots
     from stagewire.service.tail import Filter, Tail
@@ -57,11 +59,14 @@ class Watches:
         pace: Pace,
         most: int,
         most_starting: int,
+        most_per_caller: int,
         gate: Gate | OpenGate,
+        spaces: Spaces,
     ) -> None:
         """Serve from `tail`, at most `most` streams at once, of which so many may be starting.
 
-        `gate` says what callers may do, and when that may have changed.
+        `gate` says what callers may do, and when that may have changed. No known caller has more
+        than `most_per_caller` of them, no namespace more than its quota in `spaces`.
         """
         self.tail = tail
         self.snapshots = snapshots
@@ -71,6 +76,7 @@ class Watches:
         self.most_starting = most_starting
         self.open = 0
         self.starting = 0
+        self.shares = Shares(spaces, most_per_caller=most_per_caller)
         self._ending = asyncio.Event()
         self._empty = asyncio.Event()
         self._streams: dict[Stream, None] = {}
@@ -85,16 +91,17 @@ class Watches:
         caller = self.gate.renewed(CALLER.get())
         rules.authorise("Watch", caller, request)
         self._admit()
-        stream = Stream(self, request, context, caller)
-        self.open += 1
-        self._streams[stream] = None
-        try:
-            await stream.run()
-        finally:
-            self._streams.pop(stream, None)
-            self.open -= 1
-            if not self._streams:
-                self._empty.set()
+        with self.shares.taken(caller, request.filter.namespaces):
+            stream = Stream(self, request, context, caller)
+            self.open += 1
+            self._streams[stream] = None
+            try:
+                await stream.run()
+            finally:
+                self._streams.pop(stream, None)
+                self.open -= 1
+                if not self._streams:
+                    self._empty.set()
 
     def _admit(self) -> None:
         """Let one more in. Refuses SHUTTING_DOWN, TOO_MANY_WATCHES, DATABASE_UNAVAILABLE."""

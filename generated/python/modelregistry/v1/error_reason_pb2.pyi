@@ -226,9 +226,9 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     when to try again. Example: one watch more than --max-watches.
     """
     ERROR_REASON_QUOTA_EXCEEDED: _ErrorReason.ValueType  # 134
-    """RESOURCE_EXHAUSTED. The namespace's quota, or the caller's share of the server, is used
-    up; waiting does not help. Metadata: quota, limit, used, namespace. Example: one model
-    more than max_models.
+    """RESOURCE_EXHAUSTED. A namespace's quota is used up, or a caller's share of watches. Waiting
+    helps only where RetryInfo says so. Metadata: quota, limit, used, and namespace or caller.
+    Example: one model more than max_models.
     """
     ERROR_REASON_RATE_LIMITED: _ErrorReason.ValueType  # 135
     """RESOURCE_EXHAUSTED. The caller, its address or the namespace calls more often than it
@@ -480,9 +480,9 @@ ERROR_REASON_TOO_MANY_WATCHES: ErrorReason.ValueType  # 133
 when to try again. Example: one watch more than --max-watches.
 """
 ERROR_REASON_QUOTA_EXCEEDED: ErrorReason.ValueType  # 134
-"""RESOURCE_EXHAUSTED. The namespace's quota, or the caller's share of the server, is used
-up; waiting does not help. Metadata: quota, limit, used, namespace. Example: one model
-more than max_models.
+"""RESOURCE_EXHAUSTED. A namespace's quota is used up, or a caller's share of watches. Waiting
+helps only where RetryInfo says so. Metadata: quota, limit, used, and namespace or caller.
+Example: one model more than max_models.
 """
 ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 135
 """RESOURCE_EXHAUSTED. The caller, its address or the namespace calls more often than it
