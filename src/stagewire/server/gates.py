@@ -84,9 +84,7 @@ async def open_gate(
     if verifier is not None:
         # Nobody waits for it; a provider that can't be asked is in the log from the start.
         verifying.submit(verifier.fetch_keys)
-    return Gate(
-        directory, tail, Ledger(database, executor), verifying, verifier, rates=rates
-    )
+    return Gate(directory, tail, Ledger(database, executor), verifying, verifier, rates=rates)
 
 
 def vouched_for(settings: Settings) -> bool:
