@@ -123,8 +123,11 @@ def expected() -> dict[str, dict[str, str]]:
 class Scene:
     """A registry in which every RPC can be called once more, on something fresh."""
 
-    def __init__(self, do: Callable[[str, Any], Any]) -> None:
-        """Prepare it by calls of one who may do everything."""
+    def __init__(
+        self, do: Callable[[str, Any], Any], *, receiver: str = "https://hooks.example/in"
+    ) -> None:
+        """Prepare it by calls of one who may do everything; webhooks lead to `receiver`."""
+        self.receiver = receiver
         #: Calls as the one who may do everything.
         self.do = do
         self._numbers = itertools.count(1)
@@ -308,8 +311,8 @@ REQUESTS: dict[str, Callable[[Scene], Message]] = {
     "ListDeployments": lambda _: pb.ListDeploymentsRequest(),
     "GetDeploymentStatus": lambda s: pb.GetDeploymentStatusRequest(model=s.model()),
     "ForgetAgent": lambda s: pb.ForgetAgentRequest(agent=s.agent()),
-    "CreateWebhook": lambda _: pb.CreateWebhookRequest(
-        webhook=pb.Webhook(name="ci", url="https://hooks.example/in", events=["*"])
+    "CreateWebhook": lambda s: pb.CreateWebhookRequest(
+        webhook=pb.Webhook(name="ci", url=s.receiver, events=["*"])
     ),
     "GetWebhook": lambda s: pb.GetWebhookRequest(id=s.hook()),
     "ListWebhooks": lambda _: pb.ListWebhooksRequest(),
@@ -422,9 +425,9 @@ ROUTES: dict[tuple[str, str], tuple[str, Callable[[Scene], Fields]]] = {
     ),
     ("POST", "/webhooks"): (
         "CreateWebhook",
-        lambda _: {
+        lambda s: {
             "name": "ci",
-            "url": "https://hooks.example/in",
+            "url": s.receiver,
             "events": [{"entity": "REGISTERED_MODEL", "action": "CREATED"}],
         },
     ),
