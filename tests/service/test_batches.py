@@ -36,7 +36,7 @@ class Intake:
         self.seconds: list[float] = []
         self.proceed = threading.Event()
 
-    def prepare(self, request: pb.ReportStatusRequest) -> str:
+    def prepare(self, request: pb.ReportStatusRequest, _caller: Caller) -> str:
         return request.agent
 
     def weigh(self, item: str) -> int:
@@ -266,7 +266,7 @@ def test_reports_that_wait_together_cost_one_transaction(
 def write(registry: Registry, *requests: pb.ReportStatusRequest) -> list[Any]:
     """Write reports as one batch."""
     intake = reports.Intake()
-    items = [intake.prepare(request) for request in requests]
+    items = [intake.prepare(request, ANONYMOUS) for request in requests]
     return registry.database.write(lambda tx: intake.write(tx, items))
 
 

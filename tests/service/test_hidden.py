@@ -552,6 +552,85 @@ def test_a_version_names_its_parents_to_whoever_sees_it_and_shows_nothing_of_the
         registry.GetModelVersion(pb.GetModelVersionRequest(model="hidden-a", version=1), seen.ann)
 
 
+def _deployer(name: str, *scopes: Scope) -> Caller:
+    return Caller(
+        name=name,
+        rights=rights.of(frozenset(scopes)),
+        method=pb.AUTHENTICATION_METHOD_TOKEN,
+    )
+
+
+def _status(model: str, *, seq: int = 1, session: int = 1, stage: str = "Production") -> Any:
+    target = pb.TargetStatus(
+        target="eu", model=model, stage=stage, state=pb.DEPLOYMENT_STATE_SERVING
+    )
+    return pb.ReportStatusRequest(
+        agent="a1", session=session, seq=seq, targets=[target], complete_from_seq=seq
+    )
+
+
+def _reported(registry: Registry) -> list[tuple[str, str]]:
+    found = registry.ListDeployments(pb.ListDeploymentsRequest(), ANONYMOUS).deployments
+    return sorted((d.model, d.stage) for d in found)
+
+
+def test_nobody_speaks_for_an_agent_that_runs_what_is_not_theirs(registry: Registry) -> None:
+    hand_out_sessions(registry)
+    bob = _deployer("bob", Scope("deployer", model="hidden*"))
+    ann = _deployer("ann", Scope("deployer", model="mine*"))
+    half = _deployer("eve", Scope("deployer", stage="staging"))
+    registry.ReportStatus(_status("hidden-a"), bob)
+
+    # What bob's agent reports would be gone, and it be told that another stands in for it.
+    for who, request in (
+        (ann, _status("mine-a", session=2)),
+        (half, _status("hidden-a", session=2, stage="Staging")),
+    ):
+        with refused("PERMISSION_DENIED") as told:
+            registry.ReportStatus(request, who)
+        assert "hidden" not in str(told.error.metadata)
+    assert _reported(registry) == [("hidden-a", "Production")]
+    assert not registry.ReportStatus(_status("hidden-b", seq=2), bob).superseded
+    assert _reported(registry) == [("hidden-b", "Production")]
+
+
+def test_an_agent_is_taken_over_by_whoever_may_report_all_that_it_runs(
+    registry: Registry,
+) -> None:
+    hand_out_sessions(registry)
+    bob = _deployer("bob", Scope("deployer", model="hidden*"))
+    registry.ReportStatus(_status("hidden-a"), bob)
+
+    registry.ReportStatus(_status("mine-a", session=2), _deployer("eve", Scope("deployer")))
+
+    assert _reported(registry) == [("mine-a", "Production")]
+    with refused("PERMISSION_DENIED"):
+        registry.ReportStatus(_status("hidden-a", session=3), bob)
+
+
+def test_an_agent_goes_on_with_less_when_a_grant_is_taken_back(registry: Registry) -> None:
+    hand_out_sessions(registry)
+    registry.ReportStatus(_status("hidden-a"), _deployer("bob", Scope("deployer")))
+
+    less = _deployer("bob", Scope("deployer", model="mine*"))
+    registry.ReportStatus(_status("mine-a", seq=2), less)
+
+    assert _reported(registry) == [("mine-a", "Production")]
+
+
+def test_agents_of_when_access_was_not_controlled_are_whoevers_come_first(
+    registry: Registry,
+) -> None:
+    hand_out_sessions(registry)
+    registry.ReportStatus(_status("mine-a"), ANONYMOUS)
+    request = _status("mine-b", session=2)
+
+    registry.ReportStatus(request, _deployer("ann", Scope("deployer", model="mine*")))
+
+    assert _reported(registry) == [("mine-b", "Production")]
+    registry.ReportStatus(_status("hidden-a", session=3), ANONYMOUS)
+
+
 def test_how_much_a_namespace_holds_is_told_to_whoever_sees_all_of_it(registry: Registry) -> None:
     seen = Seen(registry, "viewer")
     _make(seen.root, "hidden-a")

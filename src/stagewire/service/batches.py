@@ -42,7 +42,7 @@ MOST_WEIGHT = 5000
 class Intake(Protocol[Asked_contra, Item, Answered_co]):
     """A use case for many requests at once; each database has one of its own."""
 
-    def prepare(self, request: Asked_contra) -> Item:
+    def prepare(self, request: Asked_contra, caller: Caller) -> Item:
         """Check all that can be checked of one request alone, outside the transaction."""
 
     def weigh(self, item: Item) -> int:
@@ -74,7 +74,7 @@ class Batch(Operation[Request, Answer], Generic[Request, Item, Answer]):
                 queue = _Queue(self._make_intake())
                 self._queues[registry.database] = queue
         del needs  # what is reported is judged by its names
-        item = queue.intake.prepare(request)
+        item = queue.intake.prepare(request, caller)
         return queue.run(registry.database, item, caller.deadline)
 
 

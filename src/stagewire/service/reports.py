@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from google.protobuf.duration_pb2 import Duration
 
 from stagewire import errors, names, pb
-from stagewire.rights import REPORT
+from stagewire.rights import REPORT, denied
 from stagewire.service import cursors, messages
 from stagewire.store import clock, lookup, schema, sessions
 from stagewire.store.given import Bulk, Given
@@ -25,6 +25,8 @@ from stagewire.store.transactions import dialect_insert
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
+    from stagewire.callers import Caller
+    from stagewire.rights import Rights
     from stagewire.store.transactions import Tx
 
 #: How often agents report while there is no reason to spare the registry.
@@ -38,14 +40,14 @@ _REPORTS_A_SECOND = 500.0
 
 _AGENT: sa.Table = schema.Table.metadata.tables["agents"]
 _DEPLOYMENT: sa.Table = schema.Table.metadata.tables["deployments"]
-_STAGES_OF = (
-    sa.select(_DEPLOYMENT.c.stage_key)
+_RUNS = (
+    sa.select(_DEPLOYMENT.c.model, _DEPLOYMENT.c.stage_key)
     .where(
         _DEPLOYMENT.c.namespace == sa.bindparam("namespace"),
         _DEPLOYMENT.c.agent == sa.bindparam("agent"),
     )
     .distinct()
-    .order_by(_DEPLOYMENT.c.stage_key)
+    .order_by(_DEPLOYMENT.c.stage_key, _DEPLOYMENT.c.model)
 )
 
 
@@ -55,6 +57,7 @@ class Report:
 
     agent: dict[str, Any]
     targets: Sequence[dict[str, Any]]
+    rights: Rights
 
     @property
     def namespace(self) -> str:
@@ -110,7 +113,7 @@ class Intake:
         """Begin with the shortest pace."""
         self._pace = Pace(now=time.monotonic())
 
-    def prepare(self, request: pb.ReportStatusRequest) -> Report:
+    def prepare(self, request: pb.ReportStatusRequest, caller: Caller) -> Report:
         """Check one report and turn it into rows. Refuses INVALID_FIELD, INVALID_CURSOR."""
         if request.complete_from_seq > request.seq:
             raise errors.invalid(
@@ -132,8 +135,10 @@ class Intake:
             "log_id": request.log_id,
             "observed_revision": observed,
             "complete_from_seq": request.complete_from_seq,
+            "reporter": caller.name,
         }
-        return Report(agent, [_target(target, by) for target in request.targets])
+        targets = [_target(target, by) for target in request.targets]
+        return Report(agent, targets, caller.rights)
 
     def weigh(self, report: Report) -> int:
         """Count the rows."""
@@ -168,8 +173,9 @@ def forget(tx: Tx, request: pb.ForgetAgentRequest) -> pb.ForgetAgentResponse:
     """Delete what is stored of an agent. Refuses AGENT_NOT_FOUND."""
     space = lookup.namespace(tx, request.namespace).name
     if not tx.rights.everything:
-        for stage in tx.rows(_STAGES_OF, namespace=space, agent=request.agent):
-            tx.rights.demand(REPORT, space, stage=stage.stage_key, caller=tx.actor)
+        runs = tx.rows(_RUNS, namespace=space, agent=request.agent)
+        for stage in sorted({row.stage_key for row in runs}):
+            tx.rights.demand(REPORT, space, stage=stage, caller=tx.actor)
     # The agent's row first: it is the lock on the others.
     if not tx.delete(schema.Agent, namespace=space, agent=request.agent):
         raise errors.not_found(
@@ -204,6 +210,7 @@ def _refusals(tx: Tx, reports: Sequence[Report]) -> list[errors.RegistryError | 
     spaces = {report.namespace for report in reports}
     living = lookup.namespaces_to_report_in(tx, spaces)
     last = sessions.newest(tx)
+    others = _others(tx, [report for report in reports if not report.rights.everything])
     refusals: list[errors.RegistryError | None] = []
     for report in reports:
         if report.namespace not in living:
@@ -218,8 +225,34 @@ def _refusals(tx: Tx, reports: Sequence[Report]) -> list[errors.RegistryError | 
                 )
             )
         else:
-            refusals.append(None)
+            refusals.append(others.get(report.who))
     return refusals
+
+
+def _others(tx: Tx, reports: Collection[Report]) -> dict[tuple[str, str], errors.RegistryError]:
+    """Refuse to report for an agent of somebody else's that runs what is not for the caller.
+
+    Whoever may report all that it runs may take it over.
+    """
+    if not reports:
+        return {}
+    rows = [report.agent for report in reports]
+    stored = _stored(tx.connection.dialect.name).rows(tx, rows)
+    reporters = {(row.namespace, row.agent): row.reporter for row in stored}
+    found = {}
+    for report in reports:
+        space, agent = report.who
+        caller = report.agent["reporter"]
+        if reporters.get(report.who, "") in ("", names.ANONYMOUS, caller):
+            continue
+        for row in tx.rows(_RUNS, namespace=space, agent=agent):
+            if not report.rights.may(REPORT, space, row.model, stage=row.stage_key):
+                refusal = denied(REPORT, space, caller=caller)
+                refusal.message = f"agent {agent!r} is another caller's; rename yours, or: " + (
+                    refusal.message
+                )
+                found[report.who] = refusal
+    return found
 
 
 def _store(

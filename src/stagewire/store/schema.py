@@ -445,7 +445,7 @@ class Agent(Table):
     """The newest report of an agent, by (session, seq).
 
     Of its session, reports before `complete_from_seq` count no more; at `lease_end_time` it
-    becomes silent.
+    becomes silent. `reporter` is whose it is: the caller that reported it.
     """
 
     __tablename__ = "agents"
@@ -458,6 +458,7 @@ class Agent(Table):
     report_time: Mapped[int]
     complete_from_seq: Mapped[int]
     lease_end_time: Mapped[int]
+    reporter: Mapped[str] = mapped_column(server_default=sa.text("''"))
 
 
 class Deployment(Table):
