@@ -44,6 +44,8 @@ class RunningServer:
         try:
             self.call(self.server.start())
         except BaseException:
+            # As the product does: what listens for a database's news would do so for ever.
+            self.call(self.server.abandon())
             self._end_loop()
             raise
         return self

@@ -74,6 +74,15 @@ WRITES: dict[str, tuple[Any, Any]] = {
         ),
     ),
     "CreateModel": (None, pb.CreateModelRequest(model=pb.Model(name="churn"), request_id=ID)),
+    "UpdateNamespace": (
+        None,
+        pb.UpdateNamespaceRequest(
+            name="default",
+            update=pb.NamespaceUpdate(description="ours"),
+            update_mask=FieldMask(paths=["description"]),
+            request_id=ID,
+        ),
+    ),
     "UpdateModel": (
         model,
         pb.UpdateModelRequest(
