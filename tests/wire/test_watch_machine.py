@@ -51,7 +51,7 @@ class Granting(RuleBasedStateMachine):
     open_server: Callable[[], contextlib.AbstractContextManager[GuardedServer]]
 
     def __init__(self) -> None:
-        """Begin with two namespaces, a model, and watchers who see nothing yet."""
+        """Begin with two namespaces, two models, and watchers who see one of them or nothing."""
         super().__init__()
         self.stack = contextlib.ExitStack()
         self.server = self.stack.enter_context(type(self).open_server())
@@ -63,6 +63,8 @@ class Granting(RuleBasedStateMachine):
         self.tokens: list[str] = []
         self.do("CreateNamespace", pb.CreateNamespaceRequest(namespace=pb.Namespace(name="risk")))
         self.create("default", "a1")
+        self.create("default", "b1")
+        self.show("ann", "default", "a*")
         for subject, filter_, scopes in WATCHES:
             id_, secret = make_token(self.admin, subject, *scopes)
             watching = Watching(self.server.address, subject, filter_, lambda: self.acknowledged)

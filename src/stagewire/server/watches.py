@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 LONGEST_GOODBYE_SECONDS = 2.0
 # Streams asked about before others get their turn: some microseconds each.
 _ASKED_AT_ONCE = 50
+# Where many tokens and grants change, streams are asked about once for all of those so far.
+_ASK_AGAIN_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +151,7 @@ class Watches:
                     await asyncio.sleep(0)
                 if stream.in_doubt:
                     stream.ask()
+            await asyncio.sleep(_ASK_AGAIN_SECONDS)
 
     async def end(self, spread_seconds: float) -> None:
         """Say Goodbye to every stream, spread over a time, and wait until they have ended."""
@@ -161,3 +164,5 @@ class Watches:
             with suppress(TimeoutError):
                 async with asyncio.timeout(spread_seconds + LONGEST_GOODBYE_SECONDS):
                     await self._empty.wait()
+        if self._asking is not None:
+            self._asking.cancel()
