@@ -19,7 +19,6 @@ from stagewire.errors import RegistryError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from collections.abc import Set as AbstractSet
 
 #: Every namespace, or every model.
 ALL = "*"
@@ -104,9 +103,12 @@ class Allowance:
 
     def within(self, other: Allowance) -> Allowance | None:
         """Give what two allowances have in common, or None."""
-        namespace = _narrower(self.namespace, other.namespace)
+        # Most have nothing in common, and there may be a hundred thousand pairs to look at.
         model = _narrower(self.model, other.model)
-        if namespace is None or model is None:
+        if model is None:
+            return None
+        namespace = _narrower(self.namespace, other.namespace)
+        if namespace is None:
             return None
         permissions = self.permissions & other.permissions
         if self.places is None or other.places is None:
@@ -122,22 +124,9 @@ class Allowance:
 
 def _narrower(one: str, other: str) -> str | None:
     """Give the pattern of what two patterns have in common: one of the two, or nothing."""
-    for narrow, wide in ((one, other), (other, one)):
-        if narrow == wide or (wide.endswith(ALL) and narrow.startswith(wide[:-1])):
-            return narrow
-    return None
-
-
-def _is_within_others(space: str, pattern: str, seen: AbstractSet[tuple[str, str]]) -> bool:
-    """Tell whether the models of a pattern are all among those of others.
-
-    Looks the others up: they may be thousands.
-    """
-    wider = (pattern[:length] + ALL for length in range(len(pattern.removesuffix(ALL)) + 1))
-    spaces = {ALL, space}
-    return (space != ALL and (ALL, pattern) in seen) or any(
-        (other, one) in seen for one in wider if one != pattern for other in spaces
-    )
+    if one == other or (other.endswith(ALL) and one.startswith(other[:-1])):
+        return one
+    return other if one.endswith(ALL) and other.startswith(one[:-1]) else None
 
 
 class View(NamedTuple):
@@ -150,6 +139,10 @@ class View(NamedTuple):
     def whole(self) -> bool:
         """Whether that is every one."""
         return "" in self.prefixes
+
+    def patterns(self) -> set[str]:
+        """Give both as they are granted."""
+        return {*self.names, *(prefix + ALL for prefix in self.prefixes)}
 
 
 def _least(patterns: Iterable[str]) -> View:
@@ -228,8 +221,11 @@ class Rights:
         self.epoch = self._epoch()
 
     def _sight(self) -> tuple[tuple[str, str], ...]:
-        seen = {(a.namespace, a.model) for a in self.allowances}
-        return tuple(sorted(one for one in seen if not _is_within_others(*one, seen)))
+        everywhere = self._views[ALL].patterns()
+        found = {
+            (space, pattern) for space, view in self._views.items() for pattern in view.patterns()
+        }
+        return tuple(sorted(one for one in found if one[0] == ALL or one[1] not in everywhere))
 
     def _view(self, space: str) -> View:
         if self.everything:

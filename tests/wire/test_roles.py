@@ -72,10 +72,13 @@ class Held:
 @pytest.fixture
 def held(sqlite_url: str, tmp_path: Path) -> Iterator[Held]:
     """Serve a registry to whoever shows a token."""
-    with (
-        GuardedServer(sqlite_url, tmp_path, webhook_allow_private_addresses=True) as server,
-        server.door() as door,
-    ):
+    settings: dict[str, Any] = {
+        "webhook_allow_private_addresses": True,
+        # Each asks more in a second than anybody would.
+        "caller_requests_per_second": 100_000,
+        "refused_calls_per_second": 100_000,
+    }
+    with GuardedServer(sqlite_url, tmp_path, **settings) as server, server.door() as door:
         yield Held(server, door)
 
 
@@ -187,3 +190,20 @@ def test_whoever_was_granted_nothing_gets_nothing_from_behind_the_registry(
         answer = http.get("/api/2.0/mlflow/experiments/search", headers=headers)
 
         assert answer.status_code == (403 if role in ("nobody", "stranger") else 404), role
+
+
+def test_what_is_kept_in_memory_is_given_to_whoever_sees_both_its_names(held: Held) -> None:
+    door, tokens = held.door, held.tokens
+    name = held.scene.model()
+    door("RenameModel", pb.RenameModelRequest(model=name, new_name="other-1"))
+    asked = [pb.GetModelRequest(model=called) for called in (name, "other-1")]
+    for request in (*asked, *asked):
+        assert door("GetModel", request).model.name == "other-1"
+
+    for role, told in (
+        ("viewer", [ANSWERED, ANSWERED]),
+        ("neighbour", [NOT_FOUND, ANSWERED]),
+        ("owner", [NOT_FOUND, NOT_FOUND]),
+        ("stranger", [NOT_FOUND, NOT_FOUND]),
+    ):
+        assert [held.told("GetModel", request, tokens[role]) for request in asked] == told

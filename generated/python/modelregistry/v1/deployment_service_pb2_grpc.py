@@ -65,6 +65,8 @@ class DeploymentServiceServicer(object):
         """Records what an agent runs at its targets. A report older than the one recorded, by
         (session, seq), changes nothing, so the call may be repeated. Reports of one agent's older
         sessions change nothing either: the answer says that they are superseded.
+        An agent is the caller's whose report is recorded: of another one's, only who may report all
+        that it runs may report.
         Refuses: INVALID_ARGUMENT INVALID_FIELD, INVALID_CURSOR; NOT_FOUND NAMESPACE_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
