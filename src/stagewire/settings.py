@@ -107,6 +107,18 @@ class Settings(BaseSettings):
     max_pending_calls: int = Field(
         default=1000, ge=1, description="unary calls admitted before OVERLOADED"
     )
+    max_grpc_connections: int = Field(
+        default=20_000, ge=1, description="gRPC connections before a new one is closed at once"
+    )
+    max_http_connections: int = Field(
+        default=4_000, ge=0, description="HTTP connections before a new one gets a 503; 0: any"
+    )
+    max_http_connections_per_address: int = Field(
+        default=1_000,
+        ge=0,
+        description="HTTP connections of one address before a new one gets a 429; 0: any, for "
+        "servers behind a proxy",
+    )
     caller_requests_per_second: int = Field(
         default=1000,
         ge=0,

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from stagewire.gateway.crowds import Crowd
 
 if TYPE_CHECKING:
     import ssl
@@ -24,6 +27,8 @@ _MOST_HEADER_BYTES = 64 * 1024
 _IDLE_SECONDS = 75
 #: How long a request's line and headers may take; until they are whole, nobody else looks at them.
 _HEAD_SECONDS = 30.0
+#: One who is refused may take so long to hear it.
+_LINGER_SECONDS = 1.0
 _LAST_PORT = 65_535
 
 
@@ -46,18 +51,44 @@ class _Uvicorn(uvicorn.Server):
 class _Connection(H11Protocol):
     """A connection that is closed on who begins no request, or a request's head and not its end.
 
-    Else anybody could keep as many connections open as the process may have.
+    Else anybody could keep as many connections open as the process may have; one more than `crowd`
+    lets in is refused before it is listened to.
     """
 
     _waiting: asyncio.TimerHandle | None = None
+    _address: str | None = None
+    _refused = False
+
+    def __init__(self, *args: Any, crowd: Crowd, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self._crowd = crowd
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to wait for a request."""
+        """Begin to wait for a request, unless there are too many connections."""
         super().connection_made(transport)
+        address = self.client[0] if self.client else ""
+        refusal = self._crowd.enter(address)
+        if refusal is not None:
+            self._refuse(transport, refusal)
+            return
+        self._address = address
         self._wait()
+
+    def _refuse(self, transport: asyncio.Transport, refusal: bytes) -> None:
+        self._refused = True
+        transport.write(refusal)
+        if transport.can_write_eof():
+            # A request that comes in after the close would be answered by a reset, which can
+            # overtake the refusal.
+            transport.write_eof()
+            self.loop.call_later(_LINGER_SECONDS, transport.abort)
+        else:
+            transport.close()
 
     def data_received(self, data: bytes) -> None:
         """Take what came; what is no whole head yet does not buy more time."""
+        if self._refused:
+            return
         super().data_received(data)
         self._wait()
 
@@ -65,6 +96,9 @@ class _Connection(H11Protocol):
         """Wait for nothing any more."""
         super().connection_lost(exc)
         self._stop_waiting()
+        if self._address is not None:
+            self._crowd.leave(self._address)
+            self._address = None
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no HTTP; whoever works on its beginning learns that nobody waits."""
@@ -109,8 +143,12 @@ class Listener:
         *,
         stop_seconds: float,
         tls: ssl.SSLContext | None = None,
+        crowd: Crowd | None = None,
     ) -> None:
-        """Take the address, `HOST:PORT`. Raises OSError or ValueError where it can't be had."""
+        """Take the address, `HOST:PORT`, and let in whom `crowd` does.
+
+        Raises OSError or ValueError where it can't be had.
+        """
         host, _, port = address.rpartition(":")
         host = host.strip("[]")
         if int(port) > _LAST_PORT:
@@ -124,7 +162,7 @@ class Listener:
         config = uvicorn.Config(
             app,
             # Its parser bounds lines and headers, which the faster one does not.
-            http=_Connection,
+            http=partial(_Connection, crowd=crowd or Crowd(most=0, most_per_address=0)),  # type: ignore[arg-type]  # it is called, and no more
             h11_max_incomplete_event_size=_MOST_HEADER_BYTES,
             ws="none",
             lifespan="off",

@@ -23,6 +23,7 @@ from stagewire.access.provider import MOST_WAITING
 from stagewire.access.rates import Rates
 from stagewire.access.spaces import Spaces
 from stagewire.gateway.app import Gateway
+from stagewire.gateway.crowds import Crowd
 from stagewire.gateway.listener import Listener
 from stagewire.gateway.upstream import Upstream
 from stagewire.hooks import HookRules, Vault
@@ -81,6 +82,9 @@ GRPC_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.server_handshake_timeout_ms", 10_000),
     ("grpc.server.max_pending_requests", 20_000),
     ("grpc.server.max_pending_requests_hard_limit", 50_000),
+    # Clients keep what is more until others end. A client of ours has a handful, a proxy that
+    # has more callers opens another connection.
+    ("grpc.max_concurrent_streams", 1_000),
     # The default lets a second server bind the same port without a word.
     ("grpc.so_reuseport", 0),
 )
@@ -167,7 +171,12 @@ class Server:
         self.exports = Exports(self.registry, self.stream_pool, self.gate, self.rates)
         self.admission = interceptors.Admission(settings.max_pending_calls)
         self.health = health.aio.HealthServicer()
-        self.server = grpc.aio.server(options=GRPC_OPTIONS)
+        self.server = grpc.aio.server(
+            options=(
+                *GRPC_OPTIONS,
+                ("grpc.max_allowed_incoming_connections", settings.max_grpc_connections),
+            )
+        )
         self._add_services()
         upstream = Upstream(uri) if (uri := settings.upstream_tracking_uri) else None
         if upstream is not None:
@@ -276,6 +285,10 @@ class Server:
                 address,
                 stop_seconds=self.settings.stop_seconds,
                 tls=None if self.certificates is None else self.certificates.for_http(),
+                crowd=Crowd(
+                    most=self.settings.max_http_connections,
+                    most_per_address=self.settings.max_http_connections_per_address,
+                ),
             )
         except (OSError, ValueError) as error:
             text = (
