@@ -197,7 +197,7 @@ def test_a_use_case_that_is_always_interrupted_fails_alone(database: SqliteDatab
     answers = together(database, works)
 
     assert (answers[0], answers[1], answers[3]) == (2, 3, 4)
-    assert answers[2].reason == "DATABASE_UNAVAILABLE"
+    assert answers[2].reason == "CONTENTION"
     assert names(database) == ["a", "b", "d"]
     expect_sound(database, 4)
 

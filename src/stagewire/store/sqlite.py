@@ -48,6 +48,11 @@ SESSION_BLOCK = 1000
 
 # What SQLite says of a file that another process, an operator's say, is writing.
 _HELD = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+# One statement may take so long, as on PostgreSQL: whoever asks for more is told so, and holds up
+# nobody. It is looked at after so many steps of SQLite's, which take some milliseconds.
+READ_SECONDS = 2.0
+WRITE_STATEMENT_SECONDS = 5.0
+_STEPS = 100_000
 # A missing table or wrong SQL: no second attempt mends it.
 _OURS = {sqlite3.SQLITE_ERROR}
 
@@ -86,8 +91,10 @@ class SqliteDatabase(Database):
         self.path = Path(url.database or "")
         self._lock = lock(self.path)
         self._reads = read_engine(url, pool_size=readers)
+        _limit_statements(self._reads, READ_SECONDS)
         self._writes = sa.create_engine(url, poolclass=sa.pool.StaticPool, hide_parameters=True)
         event.listen(self._writes, "connect", _write_pragmas(synchronous))
+        _limit_statements(self._writes, WRITE_STATEMENT_SECONDS)
         event.listen(self._writes, "begin", lambda c: c.exec_driver_sql("BEGIN IMMEDIATE"))
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._closing_lock = threading.Lock()
@@ -139,7 +146,7 @@ class SqliteDatabase(Database):
     def refusal(self, error: sa.exc.SQLAlchemyError) -> errors.RegistryError:
         """Tell a held, full or unreachable file from a fault of ours."""
         code = _code(error)
-        if code in _HELD:
+        if code in _HELD or _is_interrupt(error):
             log.warning("database contention", code=code)
             return contention()
         log.error("database error", code=code, exc_info=error)
@@ -200,6 +207,9 @@ class SqliteDatabase(Database):
             job.answer()
 
     def _translate(self, error: Exception) -> Exception:
+        if isinstance(error, _GroupLost) and _is_interrupt(error.__cause__):
+            # Its own statement took too long, and SQLite gave up the transaction with it.
+            return contention()
         if isinstance(error, sa.exc.SQLAlchemyError):
             return self.refusal(error)
         if isinstance(error, Again):
@@ -272,6 +282,10 @@ def _code(error: sa.exc.SQLAlchemyError) -> int:
     return getattr(cause, "sqlite_errorcode", 0) & 0xFF
 
 
+def _is_interrupt(error: BaseException | None) -> bool:
+    return isinstance(error, sa.exc.SQLAlchemyError) and _code(error) == sqlite3.SQLITE_INTERRUPT
+
+
 def read_engine(url: sa.URL, *, pool_size: int) -> sa.Engine:
     """Open readers that can neither write nor checkpoint."""
     engine = sa.create_engine(
@@ -285,6 +299,32 @@ def read_engine(url: sa.URL, *, pool_size: int) -> sa.Engine:
     event.listen(engine, "connect", _read_pragmas)
     event.listen(engine, "begin", lambda c: c.exec_driver_sql("BEGIN"))
     return engine
+
+
+class _Stopwatch:
+    """How long a connection's statement may still take."""
+
+    __slots__ = ("ends",)
+
+    def __init__(self) -> None:
+        self.ends = 0.0
+
+    def is_over(self) -> bool:
+        return time.monotonic() > self.ends
+
+
+def _limit_statements(engine: sa.Engine, seconds: float) -> None:
+    """Interrupt a statement that takes longer, its rows included."""
+
+    def connected(connection: sqlite3.Connection, record: Any) -> None:
+        stopwatch = record.info["stopwatch"] = _Stopwatch()
+        connection.set_progress_handler(stopwatch.is_over, _STEPS)
+
+    def begun(connection: sa.Connection, *_statement: object) -> None:
+        connection.info["stopwatch"].ends = time.monotonic() + seconds
+
+    event.listen(engine, "connect", connected)
+    event.listen(engine, "before_cursor_execute", begun)
 
 
 def _read_pragmas(connection: sqlite3.Connection, _record: object) -> None:
