@@ -63,6 +63,8 @@ class ServerProcess:
             **{f"STAGEWIRE_{name.upper()}": str(value) for name, value in settings.items()},
         }
         self._process: subprocess.Popen[bytes] | None = None
+        #: Who asks whether it answers, where it matters who asks.
+        self.shown: tuple[tuple[str, str], ...] = ()
         self.lives = 0
         #: Whether it has answered in this life.
         self.serving = False
@@ -104,7 +106,10 @@ class ServerProcess:
         with grpc.insecure_channel(self.address, options=CHANNEL_OPTIONS) as channel:
             try:
                 WatchServiceStub(channel).GetHead(
-                    pb.GetHeadRequest(), timeout=START_SECONDS, wait_for_ready=True
+                    pb.GetHeadRequest(),
+                    metadata=self.shown,
+                    timeout=START_SECONDS,
+                    wait_for_ready=True,
                 )
             except grpc.RpcError as error:
                 raise AssertionError(self._log.read_text()[-4000:]) from error

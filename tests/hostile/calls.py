@@ -80,17 +80,29 @@ def _texts(target: Target) -> Iterator[Gun]:
         yield shoot
 
 
+@contextmanager
+def _texts_of_nobody(target: Target) -> Iterator[Gun]:
+    with _texts(target.from_nobody()) as gun:
+        yield gun
+
+
 def kinds() -> list[Kind]:
     """List the kinds of hostile calls."""
-    everything = len(places()) * len(CLIMBING)
+    count = len(places())
     return [
         Kind(
             "gRPC: climbing texts in every field",
             REFUSALS | {"OK"},
             _texts,
-            few=4 * len(places()),
-            many=everything,
-        )
+            few=4 * count,
+            many=len(CLIMBING) * count,
+        ),
+        Kind(
+            "gRPC: the same from nobody",
+            frozenset({"UNAUTHENTICATED"}),
+            _texts_of_nobody,
+            few=count,
+        ),
     ]
 
 

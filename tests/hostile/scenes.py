@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def lay_out(target: Target) -> dict[str, str]:
     """Register, promote, alias and hook, and give the ids that the registry gave."""
-    with Client(target.address) as client:
+    with Client(target.address, token=target.token) as client:
         model = client.registry.CreateModel(pb.CreateModelRequest(model=pb.Model(name="churn")))
         for name in ("copied", "spare"):
             client.registry.CreateModel(pb.CreateModelRequest(model=pb.Model(name=name)))

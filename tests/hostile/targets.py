@@ -5,6 +5,7 @@ Everything a hostile request could do to it is looked at from outside: files, me
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 import sys
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 import sqlalchemy as sa
 
 from tests.faults.processes import ServerProcess, free_port
+from tests.guarded import make_secret
 from tests.hostile.texts import SECRET
 
 if TYPE_CHECKING:
@@ -75,14 +77,28 @@ class Target:
                 # What is kept on purpose must not look like growth.
                 "hot_bytes": 1 << 20,
                 "ring_bytes": 1 << 20,
+                # Its first admin may do everything, so that hostile requests get far; what is too
+                # often for a caller is another test's.
+                "bootstrap_token_file": folder / "bootstrap",
+                "caller_requests_per_second": 0,
+                "refused_calls_per_second": 0,
                 **settings,
             },
         )
+        self.token = make_secret()
+        (folder / "bootstrap").write_text(self.token)
+        #: Sent along with every request.
+        self.credentials: tuple[tuple[str, str], ...] = (("authorization", f"Bearer {self.token}"),)
+        self.process.shown = self.credentials
         self._mark = 0
         #: What the registry called what is in it.
         self.ids: dict[str, str] = {}
-        #: Sent along with every request, where a server asks who calls.
-        self.credentials: tuple[tuple[str, str], ...] = ()
+
+    def from_nobody(self) -> Target:
+        """Give the same target, to whom nobody says who asks."""
+        stranger = copy.copy(self)
+        stranger.credentials = ()
+        return stranger
 
     def __enter__(self) -> Self:
         """Start it."""
@@ -160,5 +176,12 @@ class Target:
     def leaks(self, answer: bytes) -> list[str]:
         """List what an answer gives away of the server's inside, or of this machine."""
         found = [match.group().decode(errors="replace") for match in _INSIDE.finditer(answer)]
-        told = (SECRET, str(HERE), sys.prefix, sys.base_prefix, self.process.database_url)
+        told = (
+            SECRET,
+            self.token,
+            str(HERE),
+            sys.prefix,
+            sys.base_prefix,
+            self.process.database_url,
+        )
         return found + [word for word in told if word.encode() in answer]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.hostile import frames, lines
+from tests.hostile import frames, lines, queries
 from tests.hostile.barrages import Kind, fire
 from tests.hostile.scenes import lay_out
 from tests.hostile.targets import Target
@@ -29,7 +29,7 @@ def wire_target(
         yield serving
 
 
-@pytest.mark.parametrize("kind", [*frames.kinds(), *lines.kinds()], ids=str)
+@pytest.mark.parametrize("kind", [*frames.kinds(), *lines.kinds(), *queries.kinds()], ids=str)
 def test_the_server_outlives_it_and_gives_nothing_away(
     wire_target: Target, kind: Kind, many: bool
 ) -> None:

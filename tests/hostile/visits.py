@@ -284,14 +284,23 @@ def usual(target: Target) -> dict[str, Answer]:
         return {f"{route.method} {route.path}": asks.ask(writer.usual(route)) for route in SERVED}
 
 
+@contextmanager
+def _texts_of_nobody(target: Target) -> Iterator[Gun]:
+    with _texts(target.from_nobody()) as gun:
+        yield gun
+
+
 def kinds() -> list[Kind]:
     """List the kinds of hostile requests."""
+    count = len(places())
     return [
         Kind(
             "HTTP: climbing texts in every field, header and path",
             REFUSALS | {"200"},
             _texts,
-            few=6 * len(places()),
-            many=len(places()) * len(CLIMBING),
-        )
+            few=6 * count,
+            many=len(CLIMBING) * count,
+        ),
+        # What is no HTTP is refused before anybody asks who sent it.
+        Kind("HTTP: the same from nobody", frozenset({"400", "401"}), _texts_of_nobody, few=count),
     ]

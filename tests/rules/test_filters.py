@@ -582,12 +582,21 @@ def test_any_text_is_understood_or_refused(words: list[str]) -> None:
 
 
 def test_a_filter_seen_before_is_not_parsed_again() -> None:
-    filter_trees.parse.cache_clear()
+    filter_trees._remembered.cache_clear()
 
     filters.versions("name = 'a'")
     filters.versions("name = 'a'")
 
-    assert filter_trees.parse.cache_info().hits == 1
+    assert filter_trees._remembered.cache_info().hits == 1
+
+
+def test_a_long_filter_is_not_kept() -> None:
+    # Its tree takes fifty times its length, and anybody can send another one each time.
+    filter_trees._remembered.cache_clear()
+
+    filter_trees.parse(f"version IN ({', '.join(['1'] * 900)})")
+
+    assert filter_trees._remembered.cache_info().currsize == 0
 
 
 def test_the_new_year_is_what_it_is_taken_for() -> None:

@@ -7,6 +7,7 @@ the texts of refusals are sorted, where MLflow's come as they fall.
 from __future__ import annotations
 
 import ast
+import itertools
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -32,6 +33,11 @@ _A_LIST = "While parsing a list in the query,"
 #: What may follow a backslash in a text of a list; before anything else it stands for itself.
 _ESCAPES = frozenset("\\'\"abfnrtvxuUN01234567\n")
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
+
+
+#: sqlparse groups in time that grows with the square of the tokens: 10,000 took over a second. A
+#: longer filter is left to the registry's own parser, which reads lists of a thousand names.
+_MOST_TOKENS = 3_000
 
 
 class Clause(NamedTuple):
@@ -65,6 +71,8 @@ def read(text: str, grammar: Grammar) -> list[Clause]:
     """Return the clauses of a filter, all of which must hold."""
     if not text:
         return []
+    if _is_too_much(text):
+        raise invalid(f"Error on parsing filter '{text}'")
     try:
         statements = sqlparse.parse(text)
     except Exception:  # noqa: BLE001  # whatever its grouping ends in, the text was to blame
@@ -81,6 +89,13 @@ def read(text: str, grammar: Grammar) -> list[Clause]:
         raise invalid(f"Invalid clause(s) in filter string: {', '.join(map(str, strays))}")
     found = [_clause(part, grammar) for part in parts if isinstance(part, list)]
     return [_checked(clause, grammar) for clause in found]
+
+
+def _is_too_much(text: str) -> bool:
+    if len(text) <= _MOST_TOKENS:
+        return False
+    tokens = sqlparse.lexer.tokenize(text)
+    return next(itertools.islice(tokens, _MOST_TOKENS, None), None) is not None
 
 
 def _joins(token: Any) -> bool:

@@ -21,6 +21,10 @@ MAX_DEPTH = 32
 MAX_COMPARISONS = 100
 MAX_LIST = 1_000
 
+#: Filters that are asked again and again are short; a tree takes fifty times its text, so that a
+#: thousand long ones took half a gigabyte.
+_REMEMBERED_LENGTH = 500
+
 #: How much of a refused word is repeated in the refusal.
 _CLIPPED_LENGTH = 60
 _INT64 = range(-(2**63), 2**63)
@@ -73,9 +77,17 @@ def _parser() -> lark.Lark:
     return lark.Lark(grammar, parser="lalr", lexer="basic")
 
 
-@functools.lru_cache(maxsize=1024)
 def parse(text: str) -> Node:
     """Return the tree of a filter that is not blank; fields are not looked at yet."""
+    return _remembered(text) if len(text) <= _REMEMBERED_LENGTH else _parsed(text)
+
+
+@functools.lru_cache(maxsize=512)
+def _remembered(text: str) -> Node:
+    return _parsed(text)
+
+
+def _parsed(text: str) -> Node:
     if len(text) > MAX_LENGTH:
         raise refused(f"must have at most {MAX_LENGTH:,} characters, has {len(text):,}; shorten it")
     try:
