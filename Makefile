@@ -24,6 +24,7 @@ COMPILE := .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.
 
 # What `make faults` shows is kept here, to be written into the documents again.
 FAULTS_TABLE := build/faults.json
+HOSTILE_TABLE := build/hostile.json
 
 # The last release, if there has been one.
 RELEASE := $(shell git describe --tags --abbrev=0 --match 'v*' 2>/dev/null)
@@ -99,6 +100,13 @@ faults: setup ## Show every fault at length and write docs/reliability.md; ARGS 
 	@STAGEWIRE_FAULTS=long STAGEWIRE_FAULTS_TABLE=$(FAULTS_TABLE) \
 		.venv/bin/pytest -n 0 -m fault $(ARGS) || failed=1; \
 	.venv/bin/python tools/write_faults.py $(FAULTS_TABLE) && test -z "$${failed:-}"
+
+# One kind after another, for the same reason.
+.PHONY: hostile
+hostile: setup ## Send 10,000 hostile requests of each kind and write docs/hostile.md; ARGS goes to pytest
+	@STAGEWIRE_HOSTILE=long STAGEWIRE_HOSTILE_TABLE=$(HOSTILE_TABLE) \
+		.venv/bin/pytest -n 0 -m hostile tests/hostile $(ARGS) || failed=1; \
+	.venv/bin/python tools/write_hostile.py $(HOSTILE_TABLE) && test -z "$${failed:-}"
 
 .PHONY: faults-network
 faults-network: setup ## Cut and slow down networks; needs root, iproute2 and /dev/net/tun

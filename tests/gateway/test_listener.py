@@ -112,6 +112,23 @@ def test_a_body_that_is_no_http_ends_its_request_quietly(
     assert "unforeseen" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("length", "code"), [(1, b"400"), (300, b"200")])
+def test_a_body_may_come_in_pieces_but_not_in_crumbs(
+    one_server: RunningServer, length: int, code: bytes
+) -> None:
+    head = b"POST /api/2.0/mlflow/registered-models/create HTTP/1.1\r\nhost: x\r\n"
+    head += b"content-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
+    body = b'{"name": "churn"}' + b" " * 1_100 * length
+    pieces = [body[at : at + length] for at in range(0, len(body), length)]
+
+    with connected(one_server) as connection:
+        connection.sendall(head + b"".join(b"%x\r\n%s\r\n" % (len(p), p) for p in pieces))
+        with contextlib.suppress(ConnectionError):
+            connection.sendall(b"0\r\n\r\n")
+
+        assert connection.recv(65_536).startswith(b"HTTP/1.1 " + code)
+
+
 def test_a_refusal_repeats_no_lone_surrogate(one: Api) -> None:
     events = [{"entity": "\ud800", "action": "CREATED"}]
     body = json.dumps({"name": "hook", "url": "https://example.com/", "events": events})

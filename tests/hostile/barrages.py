@@ -13,7 +13,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tests.hostile.pulse import Beat, Pulse
 
 if TYPE_CHECKING:
     from tests.hostile.targets import Target
@@ -23,6 +25,8 @@ MEBIBYTE = 1 << 20
 WARMING = 0.3
 #: In short much of it is still what fills up once; at length there is no excuse.
 MOST_GROWTH_BYTES = {"few": 96 * MEBIBYTE, "many": 48 * MEBIBYTE}
+#: Held to at length alone: in short a hundredth is one or two.
+MOST_HEALTH_MILLISECONDS = 100
 #: So long a server may take for one request without being told of.
 LONG_SECONDS = 0.2
 _MOST_TOLD = 10
@@ -71,6 +75,19 @@ class Tally:
     cpu_seconds: float = 0.0
     #: Requests that took long, by number: seconds of the server's CPU.
     slow: dict[int, float] = field(default_factory=dict)
+    #: How its health answered meanwhile, over gRPC and over HTTP.
+    beats: dict[str, Beat] = field(default_factory=dict)
+
+    def row(self) -> dict[str, Any]:
+        """Give what is told of it in a table."""
+        return {
+            "kind": self.kind.name,
+            "requests": self.codes.total(),
+            "codes": dict(self.codes.most_common()),
+            "beats": {name: list(beat) for name, beat in self.beats.items()},
+            "grown_mib": round(self.grown_bytes / MEBIBYTE, 1),
+            "slow": len(self.slow),
+        }
 
     def object_to(self, problem: str) -> None:
         """Note a problem, if there are not too many already."""
@@ -84,9 +101,16 @@ def fire(target: Target, kind: Kind, *, many: bool) -> Tally:
     tally = Tally(kind)
     logged = len(target.process.said())
     warm = max(1, int(count * WARMING))
-    _send(target, tally, range(warm))
-    resident, used = target.resident_bytes(), target.cpu_seconds()
-    _send(target, tally, range(warm, count))
+    with Pulse(target) as pulse:
+        _send(target, tally, range(warm))
+        resident, used = target.resident_bytes(), target.cpu_seconds()
+        _send(target, tally, range(warm, count))
+    tally.beats = pulse.beats
+    for name, beat in tally.beats.items():
+        if beat.failed:
+            tally.object_to(f"its health did not answer {beat.failed} times over {name}")
+        if many and beat.p99 > MOST_HEALTH_MILLISECONDS:
+            tally.object_to(f"its health took {beat.p99:.0f} ms over {name}")
     if not (target.alive and target.process.healthy()):
         tally.object_to(f"it is ill: {target.process.said()[-2000:]}")
         return tally

@@ -96,7 +96,7 @@ _FRAGMENTS = (
         "é",
     ),
     *(
-        "select ",
+        "from ",
         "where ",
         "create table ",
         "values (1) ",

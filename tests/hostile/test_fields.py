@@ -8,9 +8,16 @@ import pytest
 
 from tests.hostile import calls, visits
 from tests.hostile.barrages import Kind, fire
+from tests.hostile.tables import TOLD
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.hostile.targets import Target
+
+    Record = Callable[[str, object], None]
+
+pytestmark = pytest.mark.hostile
 
 
 def test_what_surrounds_a_hostile_text_is_no_mistake_itself(target: Target) -> None:
@@ -27,8 +34,9 @@ def test_what_surrounds_a_hostile_text_is_no_mistake_itself(target: Target) -> N
 
 @pytest.mark.parametrize("kind", [*calls.kinds(), *visits.kinds()], ids=str)
 def test_a_hostile_text_is_refused_or_kept_and_is_never_anything_but_a_text(
-    target: Target, kind: Kind, many: bool
+    target: Target, kind: Kind, many: bool, record_property: Record
 ) -> None:
     tally = fire(target, kind, many=many)
+    record_property(TOLD, tally.row())
 
     assert not tally.problems, "\n".join(tally.problems)

@@ -10,11 +10,16 @@ import pytest
 from tests.hostile import frames, lines, queries
 from tests.hostile.barrages import Kind, fire
 from tests.hostile.scenes import lay_out
+from tests.hostile.tables import TOLD
 from tests.hostile.targets import Target
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    Record = Callable[[str, object], None]
+
+pytestmark = pytest.mark.hostile
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +36,9 @@ def wire_target(
 
 @pytest.mark.parametrize("kind", [*frames.kinds(), *lines.kinds(), *queries.kinds()], ids=str)
 def test_the_server_outlives_it_and_gives_nothing_away(
-    wire_target: Target, kind: Kind, many: bool
+    wire_target: Target, kind: Kind, many: bool, record_property: Record
 ) -> None:
     tally = fire(wire_target, kind, many=many)
+    record_property(TOLD, tally.row())
 
     assert not tally.problems, "\n".join(tally.problems)

@@ -30,6 +30,10 @@ _HEAD_SECONDS = 30.0
 #: One who is refused may take so long to hear it.
 _LINGER_SECONDS = 1.0
 _LAST_PORT = 65_535
+#: A body may be sent in pieces, but so many of them may not be shorter than that: each costs the
+#: loop what a piece of any length does, and a megabyte of single letters kept it for two seconds.
+_MOST_CRUMBS = 1_000
+_CRUMB_BYTES = 256
 
 
 class _Uvicorn(uvicorn.Server):
@@ -48,6 +52,23 @@ class _Uvicorn(uvicorn.Server):
     accepting: asyncio.Event
 
 
+class _Reader(h11.Connection):
+    """A reader of HTTP that does not take a body crumb by crumb."""
+
+    _crumbs = 0
+
+    def next_event(self) -> Any:
+        """Give what came next. Raises RemoteProtocolError."""
+        event = super().next_event()
+        if isinstance(event, h11.Request):
+            self._crumbs = 0
+        elif isinstance(event, h11.Data) and event.chunk_end and len(event.data) < _CRUMB_BYTES:
+            self._crumbs += 1
+            if self._crumbs > _MOST_CRUMBS:
+                raise h11.RemoteProtocolError("send the body in larger chunks")
+        return event
+
+
 class _Connection(H11Protocol):
     """A connection that is closed on who begins no request, or a request's head and not its end.
 
@@ -61,6 +82,7 @@ class _Connection(H11Protocol):
 
     def __init__(self, *args: Any, crowd: Crowd, **settings: Any) -> None:
         super().__init__(*args, **settings)
+        self.conn = _Reader(h11.SERVER, _MOST_HEADER_BYTES)
         self._crowd = crowd
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]

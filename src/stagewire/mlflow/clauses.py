@@ -94,7 +94,7 @@ def read(text: str, grammar: Grammar) -> list[Clause]:
 def _is_too_much(text: str) -> bool:
     if len(text) <= _MOST_TOKENS:
         return False
-    tokens = sqlparse.lexer.tokenize(text)
+    tokens = sqlparse.lexer.tokenize(text)  # type: ignore[no-untyped-call]
     return next(itertools.islice(tokens, _MOST_TOKENS, None), None) is not None
 
 
