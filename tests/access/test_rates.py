@@ -237,6 +237,36 @@ def test_a_namespaces_quota_of_calls_holds_at_once_and_for_everybody(sqlite_url:
     assert (over_http.status_code, elsewhere.status_code) == (429, 200)
 
 
+def test_a_quota_set_on_one_server_holds_on_the_others(postgres_url: str) -> None:
+    with (
+        RunningServer(postgres_url) as here,
+        RunningServer(postgres_url) as there,
+        Door(here.address) as door,
+        Door(there.address) as other,
+    ):
+        quota = pb.Quota(requests_per_second=1, max_models=1)
+        request = pb.UpdateNamespaceRequest(name="default", update=pb.NamespaceUpdate(quota=quota))
+        request.update_mask.paths.append("quota")
+        door("UpdateNamespace", request)
+
+        eventually(lambda: "RATE_LIMITED" in [reason(other, LIST) for _ in range(5)], seconds=20)
+
+
+def test_mlflows_clients_do_not_repeat_for_minutes_what_a_quota_refuses(sqlite_url: str) -> None:
+    with RunningServer(sqlite_url) as server, Door(server.address) as door:
+        request = pb.UpdateNamespaceRequest(
+            name="default", update=pb.NamespaceUpdate(quota=pb.Quota(max_models=1))
+        )
+        request.update_mask.paths.append("quota")
+        door("UpdateNamespace", request)
+        path = f"{server.http_url}/api/2.0/mlflow/registered-models/create"
+
+        answers = [httpx.post(path, json={"name": name}) for name in ("a", "b")]
+
+    assert [answer.status_code for answer in answers] == [200, 400]
+    assert "--max-models 2" in answers[1].json()["message"]
+
+
 def reason(door: Door, request: Any) -> str:
     try:
         door("ListModels", request)

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from stagewire import errors, pb
-from stagewire.callers import ANONYMOUS
+from stagewire import errors, pb, rights
+from stagewire.callers import ANONYMOUS, Caller
+from stagewire.rights import Scope
 from stagewire.service import exports
 from tests.factories import (
     delete,
@@ -297,3 +298,28 @@ def test_grants_on_a_deleted_namespace_do_not_come_back_with_its_name(registry: 
     )
     left = registry.ListGrants(pb.ListGrantsRequest(), ANONYMOUS).grants
     assert sorted(g.scope.namespace for g in left) == ["*", "default"]
+
+
+def test_a_namespaces_admin_describes_it_and_does_not_say_how_much_it_may_have(
+    registry: Registry,
+) -> None:
+    admin = Caller(
+        name="ann",
+        rights=rights.of(frozenset({Scope("admin", "default")})),
+        method=pb.AUTHENTICATION_METHOD_TOKEN,
+    )
+
+    def change(*paths: str) -> pb.UpdateNamespaceResponse:
+        request = pb.UpdateNamespaceRequest(
+            name="default",
+            update=pb.NamespaceUpdate(description="ours", quota=pb.Quota(max_models=5)),
+            update_mask=FieldMask(paths=paths),
+        )
+        return registry.UpdateNamespace(request, admin)
+
+    assert change("description").namespace.description == "ours"
+    for paths in (("quota",), ("quota.max_models",), ("description", "quota.max_watches")):
+        with pytest.raises(errors.RegistryError) as caught:
+            change(*paths)
+        assert caught.value.reason == "PERMISSION_DENIED"
+        assert caught.value.metadata["namespace"] == "*"
