@@ -69,7 +69,8 @@ class ConfigurationServiceServicer(object):
         and creators. What is there with the same content is left alone, so batches may be sent
         again, and an import that was interrupted begins anew and completes. The log of the
         registry that they came from is not imported: what happened before this log stands at
-        negative revisions, whose order alone counts.
+        negative revisions, whose order alone counts. What is imported counts for quotas, and is not
+        refused for them.
         Refuses: INVALID_ARGUMENT INVALID_FIELD, naming the record; ALREADY_EXISTS
         IMPORT_CONFLICT for what is there with other content, unless told to skip it; NOT_FOUND
         NAMESPACE_NOT_FOUND, MODEL_NOT_FOUND, VERSION_NOT_FOUND, STAGE_NOT_FOUND for what a record

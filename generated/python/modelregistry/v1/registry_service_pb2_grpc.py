@@ -169,7 +169,8 @@ class RegistryServiceServicer(object):
 
     def CreateModel(self, request, context):
         """Registers a model.
-        Refuses: ALREADY_EXISTS MODEL_EXISTS.
+        Refuses: ALREADY_EXISTS MODEL_EXISTS;
+        RESOURCE_EXHAUSTED QUOTA_EXCEEDED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -220,7 +221,8 @@ class RegistryServiceServicer(object):
     def UndeleteModel(self, request, context):
         """Brings a deleted model back under its name with its versions, stages and aliases.
         Refuses: NOT_FOUND MODEL_NOT_FOUND; ALREADY_EXISTS MODEL_EXISTS;
-        FAILED_PRECONDITION NOT_DELETED, PURGED, NAME_HAS_HISTORY.
+        FAILED_PRECONDITION NOT_DELETED, PURGED, NAME_HAS_HISTORY;
+        RESOURCE_EXHAUSTED QUOTA_EXCEEDED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -256,7 +258,8 @@ class RegistryServiceServicer(object):
         without holes or twins, whoever else is creating.
         Refuses: NOT_FOUND MODEL_NOT_FOUND, VERSION_NOT_FOUND for a parent or a models:/ source,
         STAGE_NOT_FOUND, STAGE_EMPTY, ALIAS_NOT_FOUND for the latter; INVALID_ARGUMENT
-        SOURCE_UNSAFE, SOURCE_NOT_IN_RUN.
+        SOURCE_UNSAFE, SOURCE_NOT_IN_RUN;
+        RESOURCE_EXHAUSTED QUOTA_EXCEEDED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -301,7 +304,8 @@ class RegistryServiceServicer(object):
     def UndeleteModelVersion(self, request, context):
         """Brings a deleted version back, in no stage and without aliases.
         Refuses: NOT_FOUND MODEL_NOT_FOUND, VERSION_NOT_FOUND; FAILED_PRECONDITION
-        NOT_DELETED, PURGED.
+        NOT_DELETED, PURGED;
+        RESOURCE_EXHAUSTED QUOTA_EXCEEDED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -335,7 +339,8 @@ class RegistryServiceServicer(object):
     def CopyModelVersion(self, request, context):
         """Registers a version of another model as a copy of this one, with the original as
         its parent.
-        Refuses: NOT_FOUND MODEL_NOT_FOUND of either, VERSION_NOT_FOUND.
+        Refuses: NOT_FOUND MODEL_NOT_FOUND of either, VERSION_NOT_FOUND;
+        RESOURCE_EXHAUSTED QUOTA_EXCEEDED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -618,7 +618,8 @@ class RegistryServiceStub(typing.Generic[_RegistryServiceCreateModelType, _Regis
 
     CreateModel: _RegistryServiceCreateModelType
     """Registers a model.
-    Refuses: ALREADY_EXISTS MODEL_EXISTS.
+    Refuses: ALREADY_EXISTS MODEL_EXISTS;
+    RESOURCE_EXHAUSTED QUOTA_EXCEEDED.
     """
 
     GetModel: _RegistryServiceGetModelType
@@ -651,7 +652,8 @@ class RegistryServiceStub(typing.Generic[_RegistryServiceCreateModelType, _Regis
     UndeleteModel: _RegistryServiceUndeleteModelType
     """Brings a deleted model back under its name with its versions, stages and aliases.
     Refuses: NOT_FOUND MODEL_NOT_FOUND; ALREADY_EXISTS MODEL_EXISTS;
-    FAILED_PRECONDITION NOT_DELETED, PURGED, NAME_HAS_HISTORY.
+    FAILED_PRECONDITION NOT_DELETED, PURGED, NAME_HAS_HISTORY;
+    RESOURCE_EXHAUSTED QUOTA_EXCEEDED.
     """
 
     PurgeModel: _RegistryServicePurgeModelType
@@ -675,7 +677,8 @@ class RegistryServiceStub(typing.Generic[_RegistryServiceCreateModelType, _Regis
     without holes or twins, whoever else is creating.
     Refuses: NOT_FOUND MODEL_NOT_FOUND, VERSION_NOT_FOUND for a parent or a models:/ source,
     STAGE_NOT_FOUND, STAGE_EMPTY, ALIAS_NOT_FOUND for the latter; INVALID_ARGUMENT
-    SOURCE_UNSAFE, SOURCE_NOT_IN_RUN.
+    SOURCE_UNSAFE, SOURCE_NOT_IN_RUN;
+    RESOURCE_EXHAUSTED QUOTA_EXCEEDED.
     """
 
     GetModelVersion: _RegistryServiceGetModelVersionType
@@ -705,7 +708,8 @@ class RegistryServiceStub(typing.Generic[_RegistryServiceCreateModelType, _Regis
     UndeleteModelVersion: _RegistryServiceUndeleteModelVersionType
     """Brings a deleted version back, in no stage and without aliases.
     Refuses: NOT_FOUND MODEL_NOT_FOUND, VERSION_NOT_FOUND; FAILED_PRECONDITION
-    NOT_DELETED, PURGED.
+    NOT_DELETED, PURGED;
+    RESOURCE_EXHAUSTED QUOTA_EXCEEDED.
     """
 
     PurgeModelVersion: _RegistryServicePurgeModelVersionType
@@ -727,7 +731,8 @@ class RegistryServiceStub(typing.Generic[_RegistryServiceCreateModelType, _Regis
     CopyModelVersion: _RegistryServiceCopyModelVersionType
     """Registers a version of another model as a copy of this one, with the original as
     its parent.
-    Refuses: NOT_FOUND MODEL_NOT_FOUND of either, VERSION_NOT_FOUND.
+    Refuses: NOT_FOUND MODEL_NOT_FOUND of either, VERSION_NOT_FOUND;
+    RESOURCE_EXHAUSTED QUOTA_EXCEEDED.
     """
 
     GetLatestVersions: _RegistryServiceGetLatestVersionsType
@@ -866,7 +871,8 @@ class RegistryServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[modelregistry.v1.registry_service_pb2.CreateModelResponse, collections.abc.Awaitable[modelregistry.v1.registry_service_pb2.CreateModelResponse]]:
         """Registers a model.
-        Refuses: ALREADY_EXISTS MODEL_EXISTS.
+        Refuses: ALREADY_EXISTS MODEL_EXISTS;
+        RESOURCE_EXHAUSTED QUOTA_EXCEEDED.
         """
 
     @abc.abstractmethod
@@ -929,7 +935,8 @@ class RegistryServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[modelregistry.v1.registry_service_pb2.UndeleteModelResponse, collections.abc.Awaitable[modelregistry.v1.registry_service_pb2.UndeleteModelResponse]]:
         """Brings a deleted model back under its name with its versions, stages and aliases.
         Refuses: NOT_FOUND MODEL_NOT_FOUND; ALREADY_EXISTS MODEL_EXISTS;
-        FAILED_PRECONDITION NOT_DELETED, PURGED, NAME_HAS_HISTORY.
+        FAILED_PRECONDITION NOT_DELETED, PURGED, NAME_HAS_HISTORY;
+        RESOURCE_EXHAUSTED QUOTA_EXCEEDED.
         """
 
     @abc.abstractmethod
@@ -973,7 +980,8 @@ class RegistryServiceServicer(metaclass=abc.ABCMeta):
         without holes or twins, whoever else is creating.
         Refuses: NOT_FOUND MODEL_NOT_FOUND, VERSION_NOT_FOUND for a parent or a models:/ source,
         STAGE_NOT_FOUND, STAGE_EMPTY, ALIAS_NOT_FOUND for the latter; INVALID_ARGUMENT
-        SOURCE_UNSAFE, SOURCE_NOT_IN_RUN.
+        SOURCE_UNSAFE, SOURCE_NOT_IN_RUN;
+        RESOURCE_EXHAUSTED QUOTA_EXCEEDED.
         """
 
     @abc.abstractmethod
@@ -1028,7 +1036,8 @@ class RegistryServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[modelregistry.v1.registry_service_pb2.UndeleteModelVersionResponse, collections.abc.Awaitable[modelregistry.v1.registry_service_pb2.UndeleteModelVersionResponse]]:
         """Brings a deleted version back, in no stage and without aliases.
         Refuses: NOT_FOUND MODEL_NOT_FOUND, VERSION_NOT_FOUND; FAILED_PRECONDITION
-        NOT_DELETED, PURGED.
+        NOT_DELETED, PURGED;
+        RESOURCE_EXHAUSTED QUOTA_EXCEEDED.
         """
 
     @abc.abstractmethod
@@ -1070,7 +1079,8 @@ class RegistryServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[modelregistry.v1.registry_service_pb2.CopyModelVersionResponse, collections.abc.Awaitable[modelregistry.v1.registry_service_pb2.CopyModelVersionResponse]]:
         """Registers a version of another model as a copy of this one, with the original as
         its parent.
-        Refuses: NOT_FOUND MODEL_NOT_FOUND of either, VERSION_NOT_FOUND.
+        Refuses: NOT_FOUND MODEL_NOT_FOUND of either, VERSION_NOT_FOUND;
+        RESOURCE_EXHAUSTED QUOTA_EXCEEDED.
         """
 
     @abc.abstractmethod
