@@ -217,6 +217,7 @@ def main() -> None:
     settings = Settings(
         database_url=given.database_url,
         auth="off",
+        caller_requests_per_second=0,
         grpc_address="127.0.0.1:0",
         http_address="",
         bookmark_interval_seconds=3600,
