@@ -522,6 +522,28 @@ def test_a_snapshot_that_may_not_be_seen_any_more_is_broken_off_and_begun_again(
     assert len(snapshot.items) == 105
 
 
+def test_what_waits_to_be_taken_when_a_grant_ends_is_not_sent(
+    admin: Client, door: Door, someone: Callable[..., Client]
+) -> None:
+    ann = someone("ann", "churn")
+    doomed = grant(door, "ann", "viewer", model="secret")
+    streams.model(admin, "secret")
+    tags = {f"t{number}": "x" * 1000 for number in range(100)}
+    for _ in range(100):
+        last = streams.version(admin, "secret", version=pb.ModelVersion(tags=tags)).revision
+
+    call = ann.watches.Watch(watch(BEGINNING), timeout=60)
+    assert next(call).HasField("hello")
+    assert next(call).HasField("transaction")
+    # More than fits into what lies between: the server waits to be read.
+    door("DeleteGrant", pb.DeleteGrantRequest(id=doomed))
+    *said, bookmark, end = call
+
+    assert end.goodbye.reason == PERMISSIONS_CHANGED
+    assert bookmark.bookmark.revision < last
+    assert bookmark.bookmark.revision == said[-1].transaction.revision
+
+
 def test_the_sdks_watch_goes_on_with_what_may_be_seen_now(
     admin: Client, door: Door, someone: Callable[..., Client]
 ) -> None:

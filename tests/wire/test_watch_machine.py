@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -23,13 +24,13 @@ from tests.faults.fold import Fold
 from tests.guarded import GuardedServer, make_token
 from tests.wire.grants_machine import Watching, eras, judge
 
-NAMES = st.sampled_from(["a1", "a2", "b1"])
+FAMILIES = st.sampled_from(["a", "b"])
 SPACES = st.sampled_from(["default", "default", "risk"])
 GRANTED_SPACES = st.sampled_from(["default", "default", "risk", "*"])
 STAGES = st.sampled_from(["Staging", "Production", "Archived"])
 NUMBERS = st.sampled_from([1, 2])
 SUBJECTS = st.sampled_from(["ann", "ann", "bob", "*"])
-PATTERNS = st.sampled_from(["a1", "a*", "a*", "b1", "*"])
+PATTERNS = st.sampled_from(["a1", "a*", "a*", "b*", "b2", "*"])
 WIDE = pb.Scope(role=pb.ROLE_VIEWER, namespace="*", model="a*")
 REFUSALS = {
     grpc.StatusCode.NOT_FOUND,
@@ -61,9 +62,11 @@ class Granting(RuleBasedStateMachine):
         self.deleted: list[tuple[str, str]] = []
         self.watches: list[Watching] = []
         self.tokens: list[str] = []
+        self.names: dict[str, list[str]] = {"default": [], "risk": []}
+        self.numbers = itertools.count(1)
         self.do("CreateNamespace", pb.CreateNamespaceRequest(namespace=pb.Namespace(name="risk")))
-        self.create("default", "a1")
-        self.create("default", "b1")
+        for space, family in (("default", "a"), ("default", "b"), ("risk", "a")):
+            self.create(space, family)
         self.show("ann", "default", "a*")
         for subject, filter_, scopes in WATCHES:
             id_, secret = make_token(self.admin, subject, *scopes)
@@ -85,45 +88,62 @@ class Granting(RuleBasedStateMachine):
         self.acknowledged = max(self.acknowledged, answer.revision)
         return answer
 
-    @rule(space=SPACES, name=NAMES)
-    def create(self, space: str, name: str) -> None:
-        model = pb.CreateModelRequest(namespace=space, model=pb.Model(name=name))
-        self.do("CreateModel", model)
+    @rule(space=SPACES, family=FAMILIES)
+    def create(self, space: str, family: str) -> None:
+        name = f"{family}{next(self.numbers)}"
+        self.do("CreateModel", pb.CreateModelRequest(namespace=space, model=pb.Model(name=name)))
         for _ in range(2):
             version = pb.CreateModelVersionRequest(namespace=space, model=name)
             self.do("CreateModelVersion", version)
+        self.names[space].append(name)
 
-    @rule(space=SPACES, name=NAMES, number=NUMBERS, stage=STAGES)
-    def move(self, space: str, name: str, number: int, stage: str) -> None:
-        request = pb.TransitionStageRequest(
-            namespace=space, model=name, version=number, stage=stage, reason="a whim"
-        )
-        self.do("TransitionStage", request)
+    @rule(data=st.data(), space=SPACES, number=NUMBERS, stage=STAGES)
+    def move(self, data: st.DataObject, space: str, number: int, stage: str) -> None:
+        if self.names[space]:
+            request = pb.TransitionStageRequest(
+                namespace=space,
+                model=data.draw(st.sampled_from(self.names[space])),
+                version=number,
+                stage=stage,
+                reason="a whim",
+            )
+            self.do("TransitionStage", request)
 
     @rule(space=SPACES, number=NUMBERS, stage=STAGES)
-    def move_together(self, space: str, number: int, stage: str) -> None:
-        moves = [pb.Transition(model=m, version=number, stage=stage) for m in ("a1", "b1")]
-        request = pb.BatchTransitionStagesRequest(
-            namespace=space, transitions=moves, reason="of both"
-        )
-        self.do("BatchTransitionStages", request)
+    def move_all(self, space: str, number: int, stage: str) -> None:
+        moves = [pb.Transition(model=m, version=number, stage=stage) for m in self.names[space]]
+        if moves:
+            request = pb.BatchTransitionStagesRequest(
+                namespace=space, transitions=moves, reason="of all"
+            )
+            self.do("BatchTransitionStages", request)
 
-    @rule(space=SPACES, old=NAMES, new=NAMES)
-    def rename(self, space: str, old: str, new: str) -> None:
-        request = pb.RenameModelRequest(namespace=space, model=old, new_name=new)
-        self.do("RenameModel", request)
+    @rule(data=st.data(), space=SPACES, family=FAMILIES)
+    def rename(self, data: st.DataObject, space: str, family: str) -> None:
+        if self.names[space]:
+            old = data.draw(st.sampled_from(self.names[space]))
+            new = f"{family}{next(self.numbers)}"
+            request = pb.RenameModelRequest(namespace=space, model=old, new_name=new)
+            self.do("RenameModel", request)
+            self.names[space].remove(old)
+            self.names[space].append(new)
 
-    @rule(space=SPACES, name=NAMES)
-    def delete(self, space: str, name: str) -> None:
-        request = pb.DeleteModelRequest(namespace=space, model=name, force=True)
-        if (answer := self.do("DeleteModel", request)) is not None:
-            self.deleted.append((space, answer.model.id))
+    @rule(data=st.data(), space=SPACES)
+    def delete(self, data: st.DataObject, space: str) -> None:
+        if self.names[space]:
+            name = data.draw(st.sampled_from(self.names[space]))
+            request = pb.DeleteModelRequest(namespace=space, model=name, force=True)
+            self.deleted.append((space, self.do("DeleteModel", request).model.id))
+            self.names[space].remove(name)
 
     @rule(data=st.data())
     def undelete(self, data: st.DataObject) -> None:
         if self.deleted:
             space, id_ = data.draw(st.sampled_from(self.deleted))
-            self.do("UndeleteModel", pb.UndeleteModelRequest(namespace=space, model_id=id_))
+            request = pb.UndeleteModelRequest(namespace=space, model_id=id_)
+            if (answer := self.do("UndeleteModel", request)) is not None:
+                self.deleted.remove((space, id_))
+                self.names[space].append(answer.model.name)
 
     @rule(subject=SUBJECTS, space=GRANTED_SPACES, model=PATTERNS)
     def show(self, subject: str, space: str, model: str) -> None:

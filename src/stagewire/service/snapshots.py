@@ -7,6 +7,7 @@ import hashlib
 import os
 import tempfile
 import time
+import weakref
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import sqlalchemy as sa
@@ -79,6 +80,7 @@ class Snapshot:
         if self._file is None:
             # Unlinked at once: it goes with the process, however that ends.
             self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  # kept open
+            weakref.finalize(self, self._file.close)
         self._chunks.append((self._file.tell(), len(data)))
         self._file.write(data)
 
