@@ -8,6 +8,7 @@ import json
 import socket
 from typing import TYPE_CHECKING
 
+import h11
 import pytest
 
 from stagewire.gateway import listener
@@ -127,6 +128,22 @@ def test_a_body_may_come_in_pieces_but_not_in_crumbs(
             connection.sendall(b"0\r\n\r\n")
 
         assert connection.recv(65_536).startswith(b"HTTP/1.1 " + code)
+
+
+def test_what_the_network_makes_of_a_chunk_is_no_crumb() -> None:
+    reader = listener._Reader(h11.SERVER)
+    reader.receive_data(b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n")
+    reader.next_event()
+
+    taken = 0
+    for _ in range(1_100):
+        for part in (b"12c\r\n" + b"x" * 290, b"x" * 10 + b"\r\n"):
+            reader.receive_data(part)
+            while (event := reader.next_event()) is not h11.NEED_DATA:
+                assert isinstance(event, h11.Data)
+                taken += len(event.data)
+
+    assert taken == 1_100 * 300
 
 
 def test_a_refusal_repeats_no_lone_surrogate(one: Api) -> None:

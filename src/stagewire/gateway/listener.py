@@ -56,17 +56,24 @@ class _Reader(h11.Connection):
     """A reader of HTTP that does not take a body crumb by crumb."""
 
     _crumbs = 0
+    _chunk_bytes = 0
 
     def next_event(self) -> Any:
         """Give what came next. Raises RemoteProtocolError."""
         event = super().next_event()
         if isinstance(event, h11.Request):
             self._crumbs = 0
-        elif isinstance(event, h11.Data) and event.chunk_end and len(event.data) < _CRUMB_BYTES:
+        elif isinstance(event, h11.Data):
+            self._count(event)
+        return event
+
+    def _count(self, part: h11.Data) -> None:
+        # A chunk comes in as many parts as the network makes of it.
+        self._chunk_bytes = len(part.data) + (0 if part.chunk_start else self._chunk_bytes)
+        if part.chunk_end and self._chunk_bytes < _CRUMB_BYTES:
             self._crumbs += 1
             if self._crumbs > _MOST_CRUMBS:
                 raise h11.RemoteProtocolError("send the body in larger chunks")
-        return event
 
 
 class _Connection(H11Protocol):
