@@ -18,6 +18,7 @@ import structlog
 
 from stagewire import names, pb
 from stagewire.rights import Scope
+from stagewire.service import messages
 from stagewire.store import schema
 
 if TYPE_CHECKING:
@@ -165,7 +166,7 @@ class Directory:
 
     def _grant(self, grant: pb.Grant) -> None:
         scope = Scope(
-            role=pb.Role.Name(grant.scope.role).removeprefix("ROLE_").lower(),
+            role=messages.role(grant.scope.role),
             namespace=grant.scope.namespace,
             model=grant.scope.model,
             stage=names.stage_key(grant.scope.stage),
@@ -259,7 +260,7 @@ def _read_all(
             row.id,
             row.subject,
             Scope(
-                role=pb.Role.Name(row.role).removeprefix("ROLE_").lower(),
+                role=messages.role(row.role),
                 namespace=row.namespace,
                 model=row.model,
                 stage=row.stage_key,

@@ -90,7 +90,7 @@ def create(tx: Tx, request: pb.CreateGrantRequest) -> pb.CreateGrantResponse:
 
 def checked(scope: pb.Scope, field: str) -> Scope:
     """Bring a scope into its one spelling. Refuses INVALID_FIELD."""
-    role = pb.Role.Name(scope.role).removeprefix("ROLE_").lower()
+    role = messages.role(scope.role)
     model = scope.model or ALL
     if model != ALL:
         prefix = model.removesuffix(ALL)

@@ -268,6 +268,11 @@ def fill_resource(
         item.update_time.CopyFrom(moment)
 
 
+def role(value: pb.Role.ValueType) -> str:
+    """Give a role's name as scopes are written with it."""
+    return pb.Role.Name(value).removeprefix("ROLE_").lower()
+
+
 def scope(found: Scope) -> pb.Scope:
     """Map a role on a part of the registry."""
     return pb.Scope(
